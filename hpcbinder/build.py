@@ -1,0 +1,184 @@
+"""The pipeline, one page: source -> checkout -> plan -> image -> formats -> catalog entry -> kernels."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hpcbinder.builders import build_with_engine
+from hpcbinder.catalog import Catalog
+from hpcbinder.config import Config
+from hpcbinder.convert import convert
+from hpcbinder.engine import pick_engine
+from hpcbinder.errors import BuildError
+from hpcbinder.model import Checkout, Entry, Plan
+from hpcbinder.plan import load_packs, make_plan
+from hpcbinder.progress import Reporter
+from hpcbinder.register import image_kernels, image_packages, register_kernels
+from hpcbinder.source import fetch
+from hpcbinder.squashfs import Options
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le"}
+"""Machine name -> OCI architecture."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for.
+
+    Attributes:
+        source: URL, `gh:org/repo` or folder.
+        without: Buildpacks that must not take part.
+        rebuild: Build even if the catalog has the image.
+        register: Register kernels at the end.
+        kernel_prefix: Where (`PREFIX/share/jupyter/kernels`); None is the person's own Jupyter folder.
+        kernel_name: Name of the first kernel instead of the derived one.
+    """
+
+    source: str
+    ref: str | None = None
+    subdir: str | None = None
+    without: tuple[str, ...] = ()
+    rebuild: bool = False
+    register: bool = True
+    kernel_prefix: Path | None = None
+    kernel_name: str | None = None
+
+
+@dataclass
+class Clock:
+    """Seconds spent in each phase."""
+
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[phase] = round(self.timings.get(phase, 0.0) + time.monotonic() - start, 3)
+
+
+def plan_source(
+    request: Request, config: Config, workdir: Path, reporter: Reporter, clock: Clock
+) -> tuple[Checkout, Plan]:
+    """Fetch and plan, without running any code of the repository.
+
+    Raises:
+        UsageError, FetchError, DetectError: See their exit codes.
+    """
+    with clock("fetch"):
+        checkout = fetch(request.source, ref=request.ref, subdir=request.subdir, workdir=workdir, reporter=reporter)
+    with clock("plan"):
+        plan = make_plan(
+            checkout,
+            packs=load_packs(config.buildpacks.path),
+            suite=config.build.suite,
+            architecture=_architecture(),
+            without=request.without,
+        )
+    reporter.phase("plan", f"{plan.id}: {plan.base.name}, Python {plan.base.python}, {len(plan.steps)} steps")
+    return checkout, plan
+
+
+def build(request: Request, config: Config, catalog: Catalog, reporter: Reporter) -> Entry:
+    """From a link to a registered kernel.
+
+    The work for one image is done once, however many ask for it at the same time: the second waits and takes the entry.
+
+    Returns:
+        The catalog's entry, its timings those of this call.
+
+    Raises:
+        HpcbinderError: Of the phase that failed.
+    """
+    clock = Clock()
+    with catalog.temporary() as scratch:
+        checkout, plan = plan_source(request, config, scratch, reporter, clock)
+        with catalog.lock(plan.id):
+            entry = catalog.find(plan.id)
+            if entry is None or request.rebuild:
+                entry = _make(plan, checkout, config, catalog, reporter, clock, scratch)
+            else:
+                reporter.phase("build", f"{plan.id} is in the catalog already (--rebuild makes it anew)")
+    if request.register:
+        with clock("register"):
+            entry = register(entry, config, catalog, reporter, request.kernel_prefix, request.kernel_name)
+    return replace(entry, timings={phase: clock.timings.get(phase, 0.0) for phase in PHASES})
+
+
+PHASES = ("fetch", "plan", "build", "convert", "register")
+
+
+def _make(
+    plan: Plan, checkout: Checkout, config: Config, catalog: Catalog, reporter: Reporter, clock: Clock, scratch: Path
+) -> Entry:
+    with clock("build"):
+        engine = pick_engine(config.build.engine, config)
+        image = build_with_engine(
+            plan, checkout, engine, bases_dir=catalog.bases_dir, scratch=scratch, config=config, reporter=reporter
+        )
+    with clock("convert"):
+        folder = scratch / "image"
+        folder.mkdir()
+        converted = convert(
+            image,
+            layers_dir=catalog.layers_dir,
+            folder=folder,
+            name=plan.id,
+            labels={**image.config.labels, "org.hpcbinder.id": plan.id},
+            timestamp=plan.timestamp,
+            formats=config.build.formats,
+            options=Options.parse(config.build.compression),
+            reporter=reporter,
+        )
+        squashfs = converted.squashfs
+        kernels, packages = image_kernels(squashfs), image_packages(squashfs)
+    entry = Entry(
+        id=plan.id,
+        source=plan.source,
+        ref=plan.ref,
+        commit=plan.commit,
+        uncommitted=plan.uncommitted,
+        subdir=plan.subdir,
+        buildpacks=plan.packs,
+        base=plan.base,
+        image={"name": image.name, "digest": image.config.digest},
+        config=image.config,
+        formats={name: str(path) for name, path in converted.formats.items()},
+        kernels=kernels,
+        packages=packages,
+        decisions=plan.decisions,
+        timings=clock.timings,
+        size=converted.size,
+        created=int(time.time()),
+    )
+    return catalog.add(entry, folder)
+
+
+def register(
+    entry: Entry, config: Config, catalog: Catalog, reporter: Reporter, prefix: Path | None, name: str | None
+) -> Entry:
+    """Register the entry's kernels and keep in the catalog where they are.
+
+    Raises:
+        RegisterError: No kernel in the image, or the folder cannot be written.
+        RunError: No runtime here can run it.
+    """
+    kernels = register_kernels(entry, config=config, prefix=prefix or config.kernels.prefix, name=name)
+    for kernel in kernels:
+        reporter.phase("register", f"{kernel.name}: {kernel.display_name}")
+    kept = [k for k in entry.registered if k.path not in {new.path for new in kernels}]
+    return catalog.update(replace(entry, registered=(*kept, *kernels)))
+
+
+def _architecture() -> str:
+    machine = platform.machine()
+    if machine not in ARCHITECTURES:
+        raise BuildError(f"no base for this machine's architecture ({machine})", hint="build on x86_64 or aarch64")
+    return ARCHITECTURES[machine]

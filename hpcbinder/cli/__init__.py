@@ -1,0 +1,1 @@
+"""The command line: parse, call the pipeline, show. Nothing else may import from here."""

@@ -1,0 +1,65 @@
+"""`hpcbinder build`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from hpcbinder.cli.options import kernel_options, runtime_option, source_options
+from hpcbinder.cli.session import Session
+
+
+@click.command("build")
+@source_options
+@kernel_options
+@runtime_option
+@click.option("--engine", metavar="NAME", help="What builds: auto or docker.")
+@click.option("--format", "formats", metavar="NAME", multiple=True, help="sif, squashfs, shifter; can be repeated.")
+@click.option("--no-register", is_flag=True, help="Stop before registering kernels.")
+@click.option("--rebuild", is_flag=True, help="Build even if the catalog has this image.")
+@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object on stdout at the end.")
+@click.pass_obj
+def build_command(
+    session: Session,
+    source: str,
+    ref: str | None,
+    subdir: str | None,
+    without: tuple[str, ...],
+    prefix: str | None,
+    name: str | None,
+    runtime: str | None,
+    engine: str | None,
+    formats: tuple[str, ...],
+    no_register: bool,
+    rebuild: bool,
+    as_json: bool,
+) -> None:
+    """Fetch, detect, plan, build, convert and register SRC: from a link to a kernel.
+
+    SRC is a git URL (https, ssh, file), gh:org/repo, or a local folder, whose files are taken as they are now.
+    """
+    from hpcbinder.build import Request, build
+
+    session.setting({"build.engine": engine, "build.formats": formats, "runtime.name": runtime})
+    request = Request(
+        source=source,
+        ref=ref,
+        subdir=subdir,
+        without=without,
+        rebuild=rebuild,
+        register=not no_register,
+        kernel_prefix=Path(prefix).absolute() if prefix else None,
+        kernel_name=name,
+    )
+    with session.reporter as reporter:
+        entry = build(request, session.config, session.catalog, reporter)
+    if as_json:
+        from hpcbinder.cli.output import build_result
+
+        click.echo(json.dumps(build_result(entry)))
+    else:
+        from hpcbinder.cli.output import built
+
+        built(entry)

@@ -1,0 +1,53 @@
+"""`hpcbinder list`, `show` and `rm`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from hpcbinder.cli.session import Session
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@click.pass_obj
+def list_command(session: Session, as_json: bool) -> None:
+    """List the images of the catalog, newest first."""
+    from hpcbinder.cli.output import build_result, image_table
+
+    entries = session.catalog.list()
+    if as_json:
+        click.echo(json.dumps([build_result(entry) for entry in entries]))
+    else:
+        image_table(entries, session.catalog.path)
+
+
+@click.command("show")
+@click.argument("id_", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print the catalog's record.")
+@click.pass_obj
+def show_command(session: Session, id_: str, as_json: bool) -> None:
+    """Show everything known about image ID (the start of an id is enough)."""
+    from hpcbinder.cli.output import show
+    from hpcbinder.model import to_json
+
+    entry = session.catalog.get(id_)
+    if as_json:
+        click.echo(json.dumps(to_json(entry), indent=2))
+    else:
+        show(entry)
+
+
+@click.command("rm")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.pass_obj
+def rm_command(session: Session, ids: tuple[str, ...]) -> None:
+    """Remove images: their kernels first, so that none points at nothing."""
+    from hpcbinder.register import unregister_kernels
+
+    entries = [session.catalog.get(id_) for id_ in ids]
+    for entry in entries:
+        unregister_kernels(entry)
+        session.catalog.remove(entry.id)
+        click.echo(f"removed {entry.id}")

@@ -1,0 +1,47 @@
+"""`hpcbinder register` and `unregister`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from hpcbinder.cli.options import kernel_options, runtime_option
+from hpcbinder.cli.session import Session
+
+
+@click.command("register")
+@click.argument("id_", metavar="ID")
+@click.option("--kernel", is_flag=True, help="As Jupyter kernels, one for each kernel the image holds.")
+@kernel_options
+@runtime_option
+@click.pass_obj
+def register_command(
+    session: Session, id_: str, kernel: bool, prefix: str | None, name: str | None, runtime: str | None
+) -> None:
+    """Register image ID so that it can be launched. Doing it twice changes nothing."""
+    from hpcbinder.build import register
+
+    if not kernel:
+        raise click.UsageError("say as what to register it: --kernel")
+
+    session.setting({"runtime.name": runtime})
+    folder = Path(prefix).absolute() if prefix else None
+    with session.reporter as reporter:
+        entry = register(session.catalog.get(id_), session.config, session.catalog, reporter, folder, name)
+    for registered in entry.registered:
+        click.echo(f"{registered.name}  {registered.path}")
+
+
+@click.command("unregister")
+@click.argument("id_", metavar="ID")
+@click.pass_obj
+def unregister_command(session: Session, id_: str) -> None:
+    """Remove image ID's kernels from Jupyter; the image stays."""
+    from hpcbinder.register import unregister_kernels
+
+    entry = session.catalog.get(id_)
+    for registered in unregister_kernels(entry):
+        click.echo(f"removed {registered.name}  {registered.path}")
+    session.catalog.update(replace(entry, registered=()))

@@ -1,0 +1,151 @@
+"""What commands print on stdout: tables and pages for people, one object for machines."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpcbinder.model import Entry, to_json
+from hpcbinder.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpcbinder.config import Setting
+
+
+def build_result(entry: Entry) -> dict[str, Any]:
+    """The object that `build --json` prints (docs/cli.md)."""
+    kernels = entry.registered
+    return {
+        "id": entry.id,
+        "source": entry.source,
+        "ref": entry.ref,
+        "commit": entry.commit,
+        "subdir": entry.subdir,
+        "buildpacks": [pack.name for pack in entry.buildpacks],
+        "image": to_json(entry.image),
+        "formats": to_json(entry.formats),
+        "kernels": [
+            {"name": k.name, "path": k.path, "language": k.language, "display_name": k.display_name} for k in kernels
+        ],
+        "timings": to_json(entry.timings),
+        "size": entry.size,
+    }
+
+
+def built(entry: Entry) -> None:
+    """The page at the end of a build: what there is now and what can be done with it."""
+    console = _console()
+    total = sum(entry.timings.values())
+    console.print(f"{entry.id}  {human_size(entry.size)}, {total:.1f} s", markup=False)
+    for phase, seconds in entry.timings.items():
+        console.print(f"  {phase:<9}{seconds:8.2f} s", markup=False)
+    for name, path in entry.formats.items():
+        console.print(f"  {name:<9}{path}", markup=False, soft_wrap=True)
+    for kernel in entry.registered:
+        console.print(f"  kernel   {kernel.name}  ({printable(kernel.display_name)})", markup=False, soft_wrap=True)
+    console.print(f"\nJupyterLab on it:  hpcbinder run {entry.id}", markup=False)
+
+
+def image_table(entries: Sequence[Entry], store: Path) -> None:
+    """One line per image."""
+    console = _console()
+    if not entries:
+        console.print(f"no images in {store} yet: hpcbinder build SRC makes one", markup=False)
+        return
+    table = _table("ID", "SOURCE", "REF", "COMMIT", "SIZE", "CREATED", "KERNELS")
+    for entry in entries:
+        table.add_row(
+            entry.id,
+            _cell(entry.source + (f" ({entry.subdir})" if entry.subdir else "")),
+            _cell(entry.ref),
+            (entry.commit or "")[:10] + ("+" if entry.uncommitted else ""),
+            human_size(entry.size),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created)),
+            str(len(entry.registered)),
+        )
+    console.print(table)
+
+
+def show(entry: Entry) -> None:
+    """Everything about one image."""
+    console = _console()
+    files = "as they were in the folder, uncommitted" if entry.uncommitted else "committed"
+    rows = [
+        ("id", entry.id),
+        ("source", entry.source + (f", folder {entry.subdir}" if entry.subdir else "")),
+        ("ref", f"{entry.ref} ({files})"),
+        ("commit", entry.commit or "none"),
+        ("base", f"{entry.base.name}, Python {entry.base.python}, {entry.base.architecture}"),
+        ("buildpacks", ", ".join(f"{p.name} {p.version} ({p.origin})" for p in entry.buildpacks)),
+        ("image", f"{entry.image['name']}  {entry.image['digest']}"),
+        ("layers", str(len(entry.config.diff_ids))),
+        ("size", human_size(entry.size)),
+        ("created", time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(entry.created))),
+    ]
+    rows += [(name, path) for name, path in entry.formats.items()]
+    rows += [("kernel", f"{k.display_name} ({k.name}, {k.language})") for k in entry.kernels]
+    rows += [("registered", f"{k.name}  {k.path}") for k in entry.registered]
+    rows += [("used" if d.used else "not used", f"{d.file}: {d.reason}") for d in entry.decisions]
+    for ecosystem, packages in entry.packages.items():
+        names = ", ".join(f"{p['name']} {p['version']}" for p in packages)
+        rows.append((f"{ecosystem} packages", f"{len(packages)}: {names}"))
+    table = _table("", "")
+    table.show_header = False
+    for key, value in rows:
+        table.add_row(key, _cell(value))
+    console.print(table)
+
+
+def settings_table(settings: Sequence[Setting]) -> None:
+    """One line per setting, with its origin."""
+    table = _table("SETTING", "VALUE", "ORIGIN")
+    for setting in settings:
+        table.add_row(setting.key, _cell(_value(setting.value)), _cell(setting.origin))
+    _console().print(table)
+
+
+def human_size(size: int) -> str:
+    """Bytes in binary units, three digits: `404 MiB`."""
+    number = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:.3g} TiB"
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, (tuple, list)):
+        return " ".join(str(v) for v in value) or "none"
+    return str(value)
+
+
+def _cell(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(printable(text))
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        # Paths and ids are for copying: never cut, folded only on a terminal.
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    return Console(width=width, highlight=False, soft_wrap=False)

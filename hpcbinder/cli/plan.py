@@ -1,0 +1,55 @@
+"""`hpcbinder plan`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import click
+
+from hpcbinder.cli.options import source_options
+from hpcbinder.cli.session import Session
+
+
+@click.command("plan")
+@source_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "dockerfile"]),
+    default="text",
+    help="text; json; or the Dockerfile and the listing of its context.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
+@click.pass_obj
+def plan_command(
+    session: Session,
+    source: str,
+    ref: str | None,
+    subdir: str | None,
+    without: tuple[str, ...],
+    form: str,
+    as_json: bool,
+) -> None:
+    """Show what would be done for SRC and why, file by file. Runs no code of the repository and needs no engine."""
+    from hpcbinder.build import Clock, Request, plan_source
+    from hpcbinder.model import to_json
+    from hpcbinder.plan import context_listing, dockerfile, explain
+
+    request = Request(source=source, ref=ref, subdir=subdir, without=without)
+    # A plan is for looking, also for people who have no store yet: nothing is written but this.
+    with tempfile.TemporaryDirectory(prefix="hpcbinder-plan-") as folder, session.reporter as reporter:
+        checkout, plan = plan_source(request, session.config, Path(folder), reporter, Clock())
+        if as_json or form == "json":
+            text = json.dumps({"id": plan.id, **to_json(plan)}, indent=2)
+        elif form == "dockerfile":
+            from hpcbinder.bases import base_tag
+            from hpcbinder.engine import tools_tag
+
+            recipe = dockerfile(plan, base_image=base_tag(plan.base), tools_image=tools_tag(), server_image=None)
+            listing = "\n".join(f"#   {line}" for line in context_listing(plan, checkout))
+            text = f"{recipe.rstrip()}\n\n# Context:\n{listing}"
+        else:
+            text = explain(plan)
+    click.echo(text)

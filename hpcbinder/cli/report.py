@@ -1,0 +1,144 @@
+"""How progress looks: a live line on a terminal, plain lines in CI, JSON events for machines. Always on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import deque
+from types import TracebackType
+from typing import Protocol
+
+from hpcbinder.text import one_line
+
+LOG_TAIL = 40
+"""Lines of a tool's output kept, to be shown when its phase fails."""
+
+
+class ConsoleReporter(Protocol):
+    """A `Reporter` that is also a context: what it holds on the screen ends with the block."""
+
+    def phase(self, phase: str, message: str, progress: float | None = None) -> None: ...
+    def log(self, phase: str, line: str) -> None: ...
+    def __enter__(self) -> ConsoleReporter: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def reporter(*, json_logs: bool, verbose: bool) -> ConsoleReporter:
+    """Choose by what stderr is; `verbose` shows the tools' output as it comes."""
+    if json_logs:
+        return JsonReporter()
+    if sys.stderr.isatty() and not verbose and not os.environ.get("CI"):
+        return TerminalReporter()
+    return PlainReporter(verbose=verbose)
+
+
+class PlainReporter:
+    """A line for each message, with the seconds since the start."""
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self._start = time.monotonic()
+        self._last = ""
+        self._tail: deque[str] = deque(maxlen=LOG_TAIL)
+        self._lock = threading.Lock()
+
+    def phase(self, phase: str, message: str, progress: float | None = None) -> None:
+        line = f"{phase:>8}  {one_line(message)}"
+        with self._lock:
+            # A repeated message with another percentage is for live displays only.
+            if line != self._last:
+                self._last = line
+                print(f"[{time.monotonic() - self._start:6.1f}s] {line}", file=sys.stderr, flush=True)
+
+    def log(self, phase: str, line: str) -> None:
+        text = one_line(line)
+        with self._lock:
+            if self._verbose:
+                print(f"          {phase:>8}  | {text}", file=sys.stderr, flush=True)
+            else:
+                self._tail.append(text)
+
+    def __enter__(self) -> PlainReporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+
+class JsonReporter:
+    """One JSON object a line: phase, message, progress; a tool's output is an event with `log` true."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def phase(self, phase: str, message: str, progress: float | None = None) -> None:
+        self._write({"phase": phase, "message": one_line(message), "progress": progress})
+
+    def log(self, phase: str, line: str) -> None:
+        self._write({"phase": phase, "message": one_line(line), "progress": None, "log": True})
+
+    def _write(self, event: dict[str, object]) -> None:
+        with self._lock:
+            print(json.dumps(event), file=sys.stderr, flush=True)
+
+    def __enter__(self) -> JsonReporter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+
+class TerminalReporter:
+    """A spinner with the running phase and the newest line of output; finished messages stay above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[phase]:>8}", style="bold"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", phase="", total=None)
+        self._message = ("", "")
+
+    def phase(self, phase: str, message: str, progress: float | None = None) -> None:
+        text = one_line(message)
+        if (phase, text) != self._message:
+            self._message = (phase, text)
+            self._console.print(f"[bold]{phase:>8}[/]  ", end="")
+            self._console.print(text, markup=False)
+        self._progress.update(
+            self._task,
+            description=text[:60],
+            phase=phase,
+            total=None if progress is None else 1.0,
+            completed=progress or 0.0,
+        )
+
+    def log(self, phase: str, line: str) -> None:
+        self._progress.update(self._task, phase=phase, description=one_line(line)[:60])
+
+    def __enter__(self) -> TerminalReporter:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()

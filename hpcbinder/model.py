@@ -1,0 +1,300 @@
+"""The values that pass from room to room: plain frozen data that can be printed as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+def to_json(value: Any) -> Any:
+    """Turn a value of this module into what `json.dumps` takes (dataclasses become objects, paths strings)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(to_json(v) for v in value)
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON: equal data, equal fingerprint."""
+    text = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A source's files on disk, and where they came from.
+
+    Attributes:
+        root: Folder with the wanted files (of the subdirectory, if one was asked for). Never contains `.git`'s files
+            as content: a scan skips it.
+        name: Short name for ids and titles, `[a-z0-9][a-z0-9-]*`, at most 40 characters.
+        source: URL without credentials, or the absolute path of a local folder.
+        ref: What was asked for: `HEAD`, a branch, a tag, a commit; `working tree` for a local folder.
+        commit: Full hex commit the files are of; None for a folder that is in no git repository.
+        uncommitted: True for a local folder: its files may differ from `commit`.
+        tree: git's tree id of exactly these files, None for a local folder (then contents are hashed).
+        subdir: POSIX path below the repository's root, "" for the root.
+        timestamp: Unix time (s) of the commit, of the newest file for a folder without one.
+    """
+
+    root: Path
+    name: str
+    source: str
+    ref: str
+    commit: str | None
+    uncommitted: bool
+    tree: str | None
+    subdir: str
+    timestamp: int
+
+
+class Stage(str, enum.Enum):
+    """Where a step stands: shared and rarely changing first, so that a change rebuilds as little as possible."""
+
+    SERVER = "server"
+    SYSTEM = "system"
+    INTERPRETER = "interpreter"
+    DEPENDENCIES = "dependencies"
+    PROJECT = "project"
+    PREPARE = "prepare"
+    """A postBuild that declares what it reads, and so need not wait for the content."""
+    CONTENT = "content"
+    FINISH = "finish"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder that outlives a build (a download cache), never part of an image.
+
+    Attributes:
+        name: `[a-z0-9-]+`; the same name is the same folder in every build.
+        target: Folder below `/run/hpcbinder/cache/` it is mounted at, e.g. `uv`.
+    """
+
+    name: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer of the image: a script and what it reads. Nothing of it is ever interpolated into a Dockerfile.
+
+    The script runs as root under `/bin/sh -eu` in an empty working directory `/run/hpcbinder/work`, with its data under
+    `/run/hpcbinder/step`: `files/` holds `data`, `repo/` the repository's files named in `reads`, at their own paths.
+
+    Attributes:
+        stage: Where it stands.
+        name: `pack/what`, `[a-z0-9-]+/[a-z0-9-]+`, unique in a plan.
+        reason: Why the step is there, for a person.
+        script: Shell text, constant for a pack's version: what varies goes into `data`.
+        reads: Repository files (POSIX paths below the checkout's root) the step gets, and all it gets.
+        data: File name -> text the plan computed (a cleaned list of packages, say).
+        env: Extra variables of the step.
+        caches: Folders mounted below /run/hpcbinder/cache.
+        runs_repository_code: True if code of the repository runs in it: it then sees no credentials of mirrors and no
+            cache that others share.
+        into_repo: True if `reads` are also left in the image at /srv/repo before the script runs there (as its
+            working directory).
+    """
+
+    stage: Stage
+    name: str
+    reason: str
+    script: str
+    reads: tuple[str, ...] = ()
+    data: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    caches: tuple[Cache, ...] = ()
+    runs_repository_code: bool = False
+    into_repo: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One file of the repository and what was made of it."""
+
+    file: str
+    used: bool
+    pack: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PackRef:
+    """A buildpack that took part. `origin` is "built-in" or the folder it came from."""
+
+    name: str
+    version: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class BaseRef:
+    """The image everything stands on.
+
+    Attributes:
+        name: `debian:bookworm`.
+        suite: Debian suite.
+        python: `3.11`, the interpreter it has.
+        architecture: OCI name: amd64, arm64.
+        variant: Version of our own recipe for it; part of every fingerprint.
+    """
+
+    name: str
+    suite: str
+    python: str
+    architecture: str
+    variant: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """The repository's own files in the image.
+
+    Attributes:
+        digest: Identity of the files that enter (git tree or SHA-256 of contents, plus the ignore rules).
+        files: How many.
+        size: Their bytes.
+        ignore_file: `.dockerignore` that was honoured, if any.
+    """
+
+    digest: str
+    files: int
+    size: int
+    ignore_file: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that would be done, and why. Made without running any code of the repository."""
+
+    name: str
+    source: str
+    ref: str
+    commit: str | None
+    uncommitted: bool
+    subdir: str
+    timestamp: int
+    base: BaseRef
+    steps: tuple[Step, ...]
+    content: Content
+    env: Mapping[str, str]
+    path: tuple[str, ...]
+    start: str | None
+    """Path below the repository's root of its `start` script."""
+    labels: Mapping[str, str]
+    packs: tuple[PackRef, ...]
+    decisions: tuple[Decision, ...]
+
+    @property
+    def id(self) -> str:
+        """`name-0123456789ab`: names the image this plan leads to, known before anything is built.
+
+        Only what the image's bytes or its provenance depend on counts: not the words of a reason or a decision.
+        """
+        identity = {
+            "source": self.source,
+            "commit": self.commit,
+            "subdir": self.subdir,
+            "base": self.base,
+            "steps": [dataclasses.replace(step, reason="") for step in self.steps],
+            "content": self.content.digest,
+            "env": self.env,
+            "path": self.path,
+            "start": self.start,
+            "labels": self.labels,
+        }
+        return f"{self.name}-{fingerprint(identity)[:12]}"
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What an image is, in the OCI image spec's terms (config.md).
+
+    Attributes:
+        digest: `sha256:…` of the config, which engines call the image id.
+        created: RFC 3339 time or "".
+    """
+
+    digest: str
+    architecture: str
+    created: str
+    env: Mapping[str, str]
+    entrypoint: tuple[str, ...]
+    cmd: tuple[str, ...]
+    workdir: str
+    labels: Mapping[str, str]
+    volumes: tuple[str, ...]
+    diff_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernelspec the image holds: `name` and its `kernel.json` (`argv`, `display_name`, `language`, …)."""
+
+    name: str
+    display_name: str
+    language: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    interrupt_mode: str = "signal"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RegisteredKernel:
+    """A kernel registered for a person: its kernelspec folder is `path`."""
+
+    name: str
+    path: str
+    language: str
+    display_name: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The catalog's record of one image; `record.json` in its folder is exactly this.
+
+    Attributes:
+        image: `{"name": tag in the engine, "digest": "sha256:…"}`.
+        formats: Format (`sif`, `squashfs`, `shifter`) -> path, relative to the entry's folder in the record, absolute
+            once loaded.
+        size: Bytes of the squashfs.
+        timings: Phase -> seconds.
+        packages: Ecosystem -> [{"name":…, "version":…}].
+        created: Unix time (s).
+    """
+
+    id: str
+    source: str
+    ref: str
+    commit: str | None
+    uncommitted: bool
+    subdir: str
+    buildpacks: tuple[PackRef, ...]
+    base: BaseRef
+    image: Mapping[str, str]
+    config: ImageConfig
+    formats: Mapping[str, str]
+    kernels: tuple[Kernel, ...]
+    packages: Mapping[str, tuple[Mapping[str, str], ...]]
+    decisions: tuple[Decision, ...]
+    timings: Mapping[str, float]
+    size: int
+    created: int
+    registered: tuple[RegisteredKernel, ...] = ()

@@ -1,0 +1,212 @@
+"""The Singularity Image Format, version 1: a header, a table of descriptors, and the objects behind them.
+
+Written from apptainer/sif `pkg/sif/{sif,descriptor,create,arch}.go` (format of version "01"). All integers are
+little-endian and packed. Of the objects only the primary partition (the squashfs) is needed to run an image.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from hpcbinder.errors import ConvertError
+
+_LAUNCH = b"#!/usr/bin/env run-singularity\n"
+_MAGIC = b"SIF_MAGIC\0"
+_VERSION = b"01\0"
+_HEADER = struct.Struct("<32s10s3s3s16s8q")
+_DESCRIPTOR = struct.Struct("<i?III3q4q128s384s")
+_PARTITION = struct.Struct("<ii3s")
+_DESCRIPTORS_AT = 4096
+_SLOTS = 48
+_GROUP = 0xF0000001
+_SQUASHFS = 1
+_PRIMARY_SYSTEM = 2
+_NO_OWNER = 0
+ALIGNMENT = 4096
+"""A partition starts at a multiple of this many bytes, so that it can be loop-mounted and reflinked."""
+
+# OCI architecture (GOARCH) -> the two digits of sif/arch.go.
+_ARCHITECTURES = {
+    "386": "01",
+    "amd64": "02",
+    "arm": "03",
+    "arm64": "04",
+    "ppc64": "05",
+    "ppc64le": "06",
+    "mips": "07",
+    "mipsle": "08",
+    "mips64": "09",
+    "mips64le": "10",
+    "s390x": "11",
+    "riscv64": "12",
+    "loong64": "13",
+}
+
+
+class Kind(enum.IntEnum):
+    """What an object is (sif's DataType). A file may hold kinds that are not named here."""
+
+    DEFFILE = 0x4001
+    PARTITION = 0x4004
+    JSON = 0x4006
+
+
+@dataclass(frozen=True)
+class SifObject:
+    """One object to write.
+
+    Attributes:
+        kind: A partition becomes the primary one: a file has exactly one.
+        name: At most 127 bytes of UTF-8.
+        content: The bytes; or, so that a squashfs of gigabytes is generated in place, a function that gets the open
+            file and an offset (bytes), writes there and returns how many bytes it wrote.
+    """
+
+    kind: Kind
+    name: str
+    content: bytes | Callable[[BinaryIO, int], int]
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """One object of a file: `offset` and `size` in bytes, `partition` its (file system, partition type) if it is one."""
+
+    kind: int
+    id: int
+    name: str
+    offset: int
+    size: int
+    partition: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Sif:
+    """Header and descriptors of a file. `created` is Unix time (s); `architecture` an OCI name or "unknown"."""
+
+    architecture: str
+    uuid: bytes
+    created: int
+    descriptors: tuple[Descriptor, ...]
+
+
+def write_sif(
+    out: BinaryIO, objects: Sequence[SifObject], *, architecture: str, timestamp: int, uuid: bytes = bytes(16)
+) -> int:
+    """Write a whole SIF; the same arguments give the same bytes.
+
+    Args:
+        out: File opened `w+b` or `r+b`; what it held is replaced.
+        objects: In the order they get in the file, exactly one of them a partition with a squashfs.
+        architecture: OCI name (`amd64`).
+        timestamp: Unix time (s) for every time in the file.
+        uuid: 16 bytes that name the image.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        ConvertError: An architecture SIF has no number for.
+        ValueError: Objects that cannot be written: not one partition, more than 48, too long a name.
+    """
+    if architecture not in _ARCHITECTURES:
+        raise ConvertError(f"SIF knows no architecture {architecture!r}", hint=f"it knows {', '.join(_ARCHITECTURES)}")
+    if sum(obj.kind is Kind.PARTITION for obj in objects) != 1 or len(objects) > _SLOTS or len(uuid) != 16:
+        raise ValueError("a SIF here has one partition, at most 48 objects and a uuid of 16 bytes")
+    arch = _ARCHITECTURES[architecture].encode() + b"\0"
+    table_size = _DESCRIPTOR.size * _SLOTS
+    data_at = position = _DESCRIPTORS_AT + table_size
+    out.truncate(0)
+    table = bytearray()
+    for number, obj in enumerate(objects, 1):
+        name = obj.name.encode()
+        if len(name) > 127:
+            raise ValueError(f"the name of a SIF object is too long: {obj.name!r}")
+        start, extra = position, b""
+        if obj.kind is Kind.PARTITION:
+            start = -(-position // ALIGNMENT) * ALIGNMENT
+            extra = _PARTITION.pack(_SQUASHFS, _PRIMARY_SYSTEM, arch)
+        if callable(obj.content):
+            size = obj.content(out, start)
+        else:
+            out.seek(start)
+            size = out.write(obj.content)
+        table += _DESCRIPTOR.pack(
+            obj.kind, True, number, _GROUP, 0, start, size, start - position + size,
+            timestamp, timestamp, _NO_OWNER, _NO_OWNER, name, extra,
+        )  # fmt: skip
+        position = start + size
+    out.seek(0)
+    out.write(
+        _HEADER.pack(
+            _LAUNCH, _MAGIC, _VERSION, arch, uuid, timestamp, timestamp,
+            _SLOTS - len(objects), _SLOTS, _DESCRIPTORS_AT, table_size, data_at, position - data_at,
+        )
+    )  # fmt: skip
+    out.seek(_DESCRIPTORS_AT)
+    out.write(table)
+    out.flush()
+    out.truncate(position)
+    return position
+
+
+def read_sif(path: Path) -> Sif:
+    """Read and check header and descriptors; a file by a stranger may claim anything.
+
+    Raises:
+        ConvertError: Not a SIF of version 01, or one whose tables or objects reach outside the file.
+    """
+    try:
+        with path.open("rb") as file:
+            return _read(file, path)
+    except OSError as error:
+        raise ConvertError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def primary_partition(path: Path) -> tuple[int, int]:
+    """Where the squashfs that runs is: (offset, size), in bytes.
+
+    Raises:
+        ConvertError: As `read_sif`; or there is no such partition, or it is no plain squashfs.
+    """
+    for descriptor in read_sif(path).descriptors:
+        if descriptor.partition is not None and descriptor.partition[1] == _PRIMARY_SYSTEM:
+            if descriptor.partition[0] != _SQUASHFS:
+                raise ConvertError("the primary partition of the SIF is no plain squashfs", where=str(path))
+            return descriptor.offset, descriptor.size
+    raise ConvertError("the SIF has no primary partition", where=str(path))
+
+
+def _read(file: BinaryIO, path: Path) -> Sif:
+    end = file.seek(0, 2)
+    file.seek(0)
+    raw = file.read(_HEADER.size)
+    if len(raw) < _HEADER.size or raw[32:42] != _MAGIC:
+        raise ConvertError("is no SIF file", where=str(path))
+    _, _, version, arch, uuid, created, _, _, total, table_at, table_size, _, _ = _HEADER.unpack(raw)
+    if version != _VERSION:
+        raise ConvertError(f"is a SIF of version {version!r}; only 01 is known", where=str(path))
+    if not (0 <= total <= 4096 and table_size >= total * _DESCRIPTOR.size and 0 < table_at <= end - table_size):
+        raise ConvertError("the SIF's table of descriptors is damaged", where=str(path))
+    file.seek(table_at)
+    table = file.read(total * _DESCRIPTOR.size)
+    descriptors = []
+    for kind, used, number, _, _, offset, size, *_, name, extra in _DESCRIPTOR.iter_unpack(table):
+        if not used:
+            continue
+        if offset < 0 or size < 0 or offset + size > end:
+            raise ConvertError(f"object {number} of the SIF reaches outside the file", where=str(path))
+        partition = _PARTITION.unpack_from(extra)[:2] if kind == Kind.PARTITION else None
+        text = name.split(b"\0", 1)[0].decode(errors="replace")
+        descriptors.append(Descriptor(kind, number, text, offset, size, partition))
+    numbers = {number: name for name, number in _ARCHITECTURES.items()}
+    return Sif(
+        architecture=numbers.get(arch[:2].decode("ascii", "replace"), "unknown"),
+        uuid=uuid,
+        created=created,
+        descriptors=tuple(descriptors),
+    )
