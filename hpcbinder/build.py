@@ -15,10 +15,11 @@ from hpcbinder.config import Config
 from hpcbinder.convert import convert
 from hpcbinder.engine import pick_engine
 from hpcbinder.errors import BuildError
+from hpcbinder.image import image_packages
 from hpcbinder.model import Checkout, Entry, Plan
 from hpcbinder.plan import load_packs, make_plan
 from hpcbinder.progress import Reporter
-from hpcbinder.register import image_kernels, image_packages, register_kernels
+from hpcbinder.register import image_kernels, register_kernels
 from hpcbinder.source import fetch
 from hpcbinder.squashfs import Options
 
@@ -100,7 +101,7 @@ def build(request: Request, config: Config, catalog: Catalog, reporter: Reporter
     clock = Clock()
     with catalog.temporary() as scratch:
         checkout, plan = plan_source(request, config, scratch, reporter, clock)
-        with catalog.lock(plan.id):
+        with catalog.lock(plan.id, on_wait=lambda: reporter.phase("build", f"{plan.id}: waiting for another process")):
             entry = catalog.find(plan.id)
             if entry is None or request.rebuild:
                 entry = _make(plan, checkout, config, catalog, reporter, clock, scratch)
@@ -137,8 +138,8 @@ def _make(
             options=Options.parse(config.build.compression),
             reporter=reporter,
         )
-        squashfs = converted.squashfs
-        kernels, packages = image_kernels(squashfs), image_packages(squashfs)
+        with converted.open() as files:
+            kernels, packages = image_kernels(files, image.config.env), image_packages(files)
     entry = Entry(
         id=plan.id,
         source=plan.source,

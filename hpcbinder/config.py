@@ -418,12 +418,13 @@ class Setting:
     doc: str
 
 
-_CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
+# A login without a password is no secret to ssh; to http it may be a token.
+_CREDENTIALS = re.compile(r"\b(?:(https?://)[^/?#\s]*|([a-z][a-z0-9+.-]*://)[^/?#\s:]*:\S*)@", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
     """`https://user:secret@host/` -> `https://***@host/`, wherever in the text it stands."""
-    return _CREDENTIALS.sub(r"\1***@", text)
+    return _CREDENTIALS.sub(lambda match: f"{match[1] or match[2]}***@", text)
 
 
 def load(

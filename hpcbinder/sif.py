@@ -74,7 +74,13 @@ class SifObject:
 
 @dataclass(frozen=True)
 class Descriptor:
-    """One object of a file: `offset` and `size` in bytes, `partition` its (file system, partition type) if it is one."""
+    """One object of a file.
+
+    Attributes:
+        offset: Where it starts, bytes from the file's start.
+        size: Bytes.
+        partition: (file system, partition type) if it is a partition, as numbers of sif's Fstype and Parttype.
+    """
 
     kind: int
     id: int

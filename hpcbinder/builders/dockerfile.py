@@ -9,7 +9,7 @@ from hpcbinder.bases import ensure_base
 from hpcbinder.config import Config
 from hpcbinder.engine import Engine, EngineImage, ensure_tools_image, site_secrets
 from hpcbinder.model import Checkout, Plan, Stage, fingerprint
-from hpcbinder.plan import dockerfile, write_context
+from hpcbinder.plan import dockerfile, step_titles, write_context
 from hpcbinder.progress import Reporter
 
 
@@ -38,7 +38,7 @@ def build_with_engine(
     base = ensure_base(plan.base, folder=bases_dir, site=config.site, reporter=reporter)
     engine.load(base.archive, base.tag)
     tools_image = ensure_tools_image(engine, scratch)
-    secrets = site_secrets(config.site)
+    secrets = site_secrets(config.site, suite=plan.base.suite)
 
     def run(tag: str, server_image: str | None, target: str | None) -> EngineImage:
         text = dockerfile(plan, base_image=base.tag, tools_image=tools_image, server_image=server_image)
@@ -53,6 +53,7 @@ def build_with_engine(
             secrets=secrets,
             log=lambda line: reporter.log("build", line),
             scratch=scratch,
+            titles=step_titles(plan),
         )
 
     server_steps = [step for step in plan.steps if step.stage is Stage.SERVER]

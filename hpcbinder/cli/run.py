@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import click
 
 from hpcbinder.cli.options import runtime_option
@@ -15,11 +18,11 @@ from hpcbinder.cli.session import Session
 @click.pass_obj
 def run_command(session: Session, id_: str, command: tuple[str, ...], runtime: str | None) -> int:
     """Run CMD inside image ID, or JupyterLab when there is none. Exits with the command's status."""
-    from hpcbinder.runtime import run
+    from hpcbinder.runtime import execute, run_argv
 
     session.setting({"runtime.name": runtime})
     words = command[1:] if command[:1] == ("--",) else command
-    with session.reporter as reporter:
-        config, entry = session.config, session.catalog.get(id_)
-        reporter.phase("run", f"{entry.id}: {' '.join(words) or 'JupyterLab'}")
-    return run(entry, words or None, config=config)
+    entry = session.catalog.get(id_)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    argv = run_argv(entry, words or None, session.config.runtime, cwd=Path.cwd(), interactive=terminal)
+    return execute(argv, terminal=terminal)

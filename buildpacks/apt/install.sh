@@ -1,0 +1,29 @@
+# Debian packages, all in one transaction. Lists, archives and logs stay out of the image.
+work=$PWD
+mkdir -p "$work/lists/partial" "$work/cache"
+set -- -q -y -o Dir::State::Lists="$work/lists" \
+    -o Dir::Cache::pkgcache="$work/cache/pkgcache.bin" -o Dir::Cache::srcpkgcache="$work/cache/srcpkgcache.bin" \
+    -o APT::Sandbox::User=root -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0
+if [ -s /run/hpcbinder/site/sources.list ]; then
+    set -- "$@" -o Dir::Etc::SourceList=/run/hpcbinder/site/sources.list -o Dir::Etc::SourceParts=/dev/null
+fi
+
+apt-get "$@" -o Acquire::Retries=3 update
+# The names were checked to be names: no options, no patterns.
+# shellcheck disable=SC2046
+if ! apt-get "$@" -o Acquire::Retries=3 install -- $(cat /run/hpcbinder/step/files/packages); then
+    echo "hpcbinder: apt could not install what is asked for in apt.txt (or by a buildpack): see its message above." >&2
+    exit 1
+fi
+
+apt-get "$@" clean
+rm -rf /var/log/apt /var/log/dpkg.log /var/log/alternatives.log /var/cache/debconf/*-old /var/lib/dpkg/*-old \
+    /var/cache/ldconfig/aux-cache
+mkdir -p /opt/hpcbinder/packages /var/log/apt
+{
+    printf '['
+    # Names and versions have no character that JSON would have to escape (Debian policy 5.6).
+    dpkg-query -W -f '{"name": "${Package}", "version": "${Version}"}\n' | LC_ALL=C sort | sed '$!s/$/,/'
+    printf ']\n'
+} >/opt/hpcbinder/packages/debian.json
+find /opt/hpcbinder -newermt '1970-01-02' -exec touch --no-dereference --date=@0 {} +

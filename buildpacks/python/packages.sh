@@ -1,0 +1,27 @@
+# Builds what has no wheel; then bytecode, the kernel and the list of packages.
+files=/run/hpcbinder/step/files
+uv=/run/hpcbinder/tools/uv
+python=/opt/env/bin/python
+# A cache on disk for this step alone: a large package does not fit into memory.
+export UV_CACHE_DIR=/opt/env/.uv-cache
+trap 'rm -rf /opt/env/.uv-cache' EXIT
+if ! "$uv" pip install --quiet --python "$python" \
+    -r "$files/always.txt" -r "$files/requirements.txt" -c "$files/constraints.txt"; then
+    if ! command -v cc >/dev/null; then
+        echo "hpcbinder: the image has no compiler. If a package above failed to build, write build-essential and" \
+            "python3-dev (and the libraries it needs) into apt.txt, or ask for a version that has a wheel." >&2
+    fi
+    exit 1
+fi
+
+if [ ! -e /opt/env/share/jupyter/kernels/python3/kernel.json ] ||
+    ! grep -q /opt/env/bin/python /opt/env/share/jupyter/kernels/python3/kernel.json; then
+    "$python" -I -m ipykernel install --prefix /opt/env --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
+fi
+# Bytecode that does not look at times: every file of an image has the same.
+"$python" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/env/lib >/dev/null || :
+mkdir -p /opt/hpcbinder/packages
+"$uv" pip list --quiet --python "$python" --format json >/opt/hpcbinder/packages/python.json
+rm -rf /opt/env/.uv-cache
+chmod -R a+rX,go-w /opt/env
+find /opt -xdev -newermt '1970-01-02' -exec touch --no-dereference --date=@0 {} +

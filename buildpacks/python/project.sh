@@ -1,0 +1,37 @@
+# Installs the repository's own project: from a copy in memory, or in place (-e) in /srv/repo.
+files=/run/hpcbinder/step/files
+uv=/run/hpcbinder/tools/uv
+python=/opt/env/bin/python
+export UV_CACHE_DIR=/opt/env/.uv-cache
+trap 'rm -rf /opt/env/.uv-cache' EXIT
+if [ "$(cat "$files/into-repo")" = yes ]; then
+    source=/srv/repo
+else
+    source=/run/hpcbinder/work/source
+    cp -a /run/hpcbinder/step/repo "$source"
+fi
+
+set --
+tab=$(printf '\t')
+while IFS="$tab" read -r how path extras; do
+    if [ "$how" = editable ]; then set -- "$@" --editable "$source/$path$extras"; else set -- "$@" "$source/$path$extras"; fi
+done <"$files/targets"
+if [ "$(cat "$files/dependencies")" = yes ]; then
+    set -- "$@" -r "$files/always.txt" -r "$files/requirements.txt" -c "$files/constraints.txt"
+else
+    set -- "$@" --no-deps
+fi
+if ! "$uv" pip install --quiet --python "$python" "$@"; then
+    if ! command -v cc >/dev/null; then
+        echo "hpcbinder: the image has no compiler. If the build above wanted one, write build-essential and" \
+            "python3-dev into apt.txt." >&2
+    fi
+    exit 1
+fi
+
+"$python" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/env/lib >/dev/null || :
+mkdir -p /opt/hpcbinder/packages
+"$uv" pip list --quiet --python "$python" --format json >/opt/hpcbinder/packages/python.json
+rm -rf /opt/env/.uv-cache
+chmod -R a+rX,go-w /opt/env
+find /opt -xdev -newermt '1970-01-02' -exec touch --no-dereference --date=@0 {} +

@@ -1,0 +1,89 @@
+"""Which Python: runtime.txt first, then what the projects say they can run on, else the suite the site prefers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hpcbinder.plan import SUITES, DetectError, Draft, Repo, show
+from hpcbinder.plan.suites import served
+
+from .project import Project
+
+_RUNTIME = re.compile(r"python-(?P<version>[0-9]+(\.[0-9]+){0,2})\Z")
+
+
+def choose_python(repo: Repo, draft: Draft, projects: Sequence[Project]) -> None:
+    """Choose the suite that has the wanted Python.
+
+    Raises:
+        DetectError: None has it, or two files contradict each other.
+    """
+    asked = _runtime(repo, draft)
+    if asked is not None:
+        path, version = asked
+        candidates = [name for name, suite in SUITES.items() if suite.python == version]
+        if not candidates:
+            raise DetectError(
+                f"asks for Python {version}, which no base has",
+                where=f"{path}:1",
+                hint=f"there is Python {served()}; write one of them if the code runs with it",
+            )
+        draft.choose_suite(candidates[0])
+    for project in projects:
+        if project.requires_python is None:
+            continue
+        fits = [
+            name
+            for name in (draft.suite.name, *SUITES)
+            if project.requires_python.contains(SUITES[name].python_full, prereleases=True)
+        ]
+        if asked is not None and draft.suite.name not in fits:
+            raise DetectError(
+                f"needs Python {project.requires_python}, but {asked[0]} asks for {asked[1]}",
+                where=project.requires_python_where,
+                hint=f"there is Python {served()}",
+            )
+        if not fits:
+            raise DetectError(
+                f"needs Python {project.requires_python}, which no base has",
+                where=project.requires_python_where,
+                hint=f"there is Python {served()}",
+            )
+        draft.choose_suite(fits[0])
+
+
+def _runtime(repo: Repo, draft: Draft) -> tuple[str, str] | None:
+    path = repo.config("runtime.txt")
+    if path is None:
+        return None
+    text = repo.read_text(path).strip()
+    if not text:
+        draft.unused(path, "is empty")
+        return None
+    match = _RUNTIME.match(text)
+    if match is None:
+        if re.match(r"[a-z]+-", text) and not text.startswith("python"):
+            draft.unused(path, "is not about Python")
+            return None
+        raise DetectError(
+            f"{show(text.partition(chr(10))[0])!r} is no version of Python",
+            where=f"{show(path)}:1",
+            hint="write python-X.Y, such as python-3.11",
+        )
+    parts = match["version"].split(".")
+    if len(parts) == 1:
+        if parts[0] != "3":
+            raise DetectError(
+                f"asks for Python {parts[0]}, which no base has",
+                where=f"{show(path)}:1",
+                hint=f"there is Python {served()}",
+            )
+        draft.used(path, f"any Python 3: {draft.suite.python}")
+        return None
+    version = ".".join(parts[:2])
+    if len(parts) == 3:
+        draft.used(path, f"Python {version}: the base has its own patch release, not {match['version']}")
+    else:
+        draft.used(path, f"Python {version}")
+    return show(path), version

@@ -1,0 +1,9 @@
+# Unpacks wheels, and runs nothing that came with them: this step sees the site's credentials and the shared cache.
+files=/run/hpcbinder/step/files
+export UV_CACHE_DIR=/run/hpcbinder/cache/uv
+if ! /run/hpcbinder/tools/uv pip install --quiet --python /opt/env/bin/python --no-build \
+    -r "$files/always.txt" -r "$files/wheels.txt" -c "$files/constraints.txt"; then
+    echo "hpcbinder: not all of it can be had as wheels; the next step tries to build what is missing." >&2
+fi
+chmod -R a+rX,go-w /opt/env
+find /opt -xdev -newermt '1970-01-02' -exec touch --no-dereference --date=@0 {} +

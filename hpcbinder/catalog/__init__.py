@@ -1,0 +1,5 @@
+"""The images there are: content-addressed folders on a shared file system, no database."""
+
+from hpcbinder.catalog.store import Catalog
+
+__all__ = ["Catalog"]

@@ -1,0 +1,329 @@
+"""The catalog: a writable store and read-only site stores below it.
+
+A store is a folder:
+
+    version               "1"
+    images/ID/            a finished image: record.json and its formats
+    layers/, bases/       caches of convert and bases, named by content
+    registered/ID.json    kernels a person registered of a site's image
+    locks/, tmp/          of running processes
+
+What is in `images/` is complete: a folder is filled in `tmp/` and renamed into place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpcbinder.catalog.files import make_folder, publish, remove_tree, sync_folder, write_atomic, writing
+from hpcbinder.catalog.record import NAME, dump, load_entry, parse, relative_formats
+from hpcbinder.catalog.scratch import clean, scratch
+from hpcbinder.errors import CatalogError
+from hpcbinder.model import Entry, RegisteredKernel
+from hpcbinder.text import one_line
+
+_VERSION = 1
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
+_FOLDERS = ("images", "layers", "bases", "registered", "locks", "tmp")
+_ASIDE = ".old-"
+"""`images/.old-ID` holds an image while its successor is put in place."""
+
+
+class Catalog:
+    """The images of a person and of the sites below.
+
+    Args:
+        path: The writable store; made when first written to.
+        site: Read-only stores; the writable one wins, then the first. One that is not there counts as empty.
+    """
+
+    def __init__(self, path: Path, site: Sequence[Path] = ()) -> None:
+        self.path = path
+        self.site = tuple(site)
+
+    @property
+    def layers_dir(self) -> Path:
+        """Cache of squashed layers, there to be written to.
+
+        Raises:
+            CatalogError: The store cannot be written.
+        """
+        return self._prepared() / "layers"
+
+    @property
+    def bases_dir(self) -> Path:
+        """Cache of base images, there to be written to.
+
+        Raises:
+            CatalogError: The store cannot be written.
+        """
+        return self._prepared() / "bases"
+
+    @contextmanager
+    def temporary(self) -> Iterator[Path]:
+        """A private scratch folder on the store's file system, removed at the end.
+
+        What processes that were killed left behind is removed first.
+
+        Raises:
+            CatalogError: The store cannot be written.
+        """
+        folder = self._prepared() / "tmp"
+        clean(folder)
+        with scratch(folder) as path:
+            yield path
+
+    @contextmanager
+    def lock(self, id_: str, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the one right to build the image `id_`; wait while another process has it.
+
+        A killed process lets go at once. Ask `find` once inside: the other may have done the work.
+
+        Args:
+            on_wait: Called once if somebody else has it.
+
+        Raises:
+            CatalogError: The store cannot be written or has no locks.
+        """
+        with self._locked(f"{_checked(id_)}.lock", on_wait):
+            yield
+
+    @contextmanager
+    def _locked(self, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        path = self._prepared() / "locks" / name
+        # The file stays: to remove one that others wait for would split them between two files.
+        lock = FileLock(path, mode=0o644)
+        with writing(path):
+            try:
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    if on_wait is not None:
+                        on_wait()
+                    lock.acquire(poll_interval=0.1)
+            except NotImplementedError as error:
+                raise CatalogError(
+                    "the store's file system has no file locks", where=str(path), hint="set store.path to another one"
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def find(self, id_: str) -> Entry | None:
+        """The entry with exactly this id, or None.
+
+        Raises:
+            CatalogError: Its record is damaged or cannot be read.
+        """
+        if not _ID.fullmatch(id_):
+            return None
+        for store in (self.path, *self.site):
+            if entry := self._load(store, id_):
+                return entry
+        return None
+
+    def get(self, id_or_prefix: str) -> Entry:
+        """The entry with this id, or the only one whose id begins with it.
+
+        Raises:
+            CatalogError: None or several, or a damaged record.
+        """
+        if entry := self.find(id_or_prefix):
+            return entry
+        ids = self._ids()
+        matches = [id_ for id_ in ids if id_or_prefix and id_.startswith(id_or_prefix)]
+        if len(matches) == 1 and (entry := self.find(matches[0])):
+            return entry
+        asked = one_line(id_or_prefix, 80)
+        if len(matches) > 1:
+            shown = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
+            raise CatalogError(f"{asked} is the beginning of {len(matches)} images", hint=shown)
+        raise CatalogError(f"no image {asked!r} in the catalog", hint=_hint(asked, ids))
+
+    def list(self) -> list[Entry]:
+        """Every entry, newest first; of two stores that have the same id, the writable one's.
+
+        Raises:
+            CatalogError: A record is damaged or cannot be read.
+        """
+        entries = [entry for id_ in self._ids() if (entry := self.find(id_))]
+        return sorted(entries, key=lambda entry: (-entry.created, entry.id))
+
+    def add(self, entry: Entry, folder: Path) -> Entry:
+        """Move a finished image in place, atomically, instead of one that may be there.
+
+        Args:
+            entry: Its formats are paths in `folder`, absolute or relative to it.
+            folder: On the store's file system: in `temporary()`. It is gone afterwards.
+
+        Returns:
+            The entry with its paths in the store.
+
+        Raises:
+            CatalogError: A format is not in `folder`, or the store cannot be written.
+        """
+        record = relative_formats(entry, folder)
+        images = self._prepared() / "images"
+        target, aside = images / _checked(entry.id), images / f"{_ASIDE}{entry.id}"
+        with writing(self.path):
+            write_atomic(folder / NAME, dump(record))
+            publish(folder)
+            with self._locked("records"):
+                self._settle(entry.id)
+                if target.exists():
+                    target.rename(aside)
+                folder.rename(target)
+                sync_folder(images)
+            remove_tree(aside)
+        return self._loaded(entry.id)
+
+    def update(self, entry: Entry) -> Entry:
+        """Keep what changes once an image is made: its registered kernels.
+
+        Those of a site's image are kept in the writable store.
+
+        Raises:
+            CatalogError: The image is not in the catalog (any more), or the store cannot be written.
+        """
+        id_ = _checked(entry.id)
+        with self._locked("records"), writing(self.path):
+            self._settle(id_)
+            own = self._load(self.path, id_)
+            if own is not None:
+                folder = self.path / "images" / id_
+                changed = dataclasses.replace(own, registered=entry.registered)
+                write_atomic(folder / NAME, dump(relative_formats(changed, folder)))
+            elif self.find(id_) is None:
+                raise CatalogError(f"no image {id_} in the catalog (any more)")
+            elif entry.registered:
+                write_atomic(self._registered(id_), dump(entry.registered))
+            else:
+                self._registered(id_).unlink(missing_ok=True)
+        return self._loaded(id_)
+
+    def remove(self, id_: str) -> None:
+        """Remove an image. Layers and bases that others may share stay.
+
+        Raises:
+            CatalogError: No such image, a site's image, or the store cannot be written.
+        """
+        if not _ID.fullmatch(id_) or not self._folder(self.path, id_).is_dir():
+            if (entry := self.find(id_)) is not None:
+                place = next(s for s in self.site if self._load(s, id_) is not None)
+                raise CatalogError(f"{entry.id} belongs to the site's store and is read-only", where=str(place))
+            raise CatalogError(f"no image {one_line(id_, 80)!r} in the catalog")
+        with self.temporary() as trash, self._locked("records"), writing(self.path):
+            self._settle(id_)
+            (self.path / "images" / id_).rename(trash / "image")
+            sync_folder(self.path / "images")
+
+    def _prepared(self) -> Path:
+        """The writable store, with its folders."""
+        with writing(self.path):
+            if not (self.path / "version").exists():
+                make_folder(self.path)
+                write_atomic(self.path / "version", f"{_VERSION}\n".encode())
+            _check_version(self.path)
+            for name in _FOLDERS:
+                make_folder(self.path / name)
+        return self.path
+
+    def _ids(self) -> Sequence[str]:
+        ids: set[str] = set()
+        for store in (self.path, *self.site):
+            try:
+                names = os.listdir(store / "images")  # noqa: PTH208 (names, not paths)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise CatalogError(f"cannot read the store: {error.strerror}", where=str(store)) from error
+            ids.update(id_ for name in names if _ID.fullmatch(id_ := name.removeprefix(_ASIDE)))
+        return sorted(ids)
+
+    def _folder(self, store: Path, id_: str) -> Path:
+        """Where the image is: aside only if its successor never came."""
+        folder, aside = store / "images" / id_, store / "images" / f"{_ASIDE}{id_}"
+        return aside if not folder.exists() and aside.exists() else folder
+
+    def _load(self, store: Path, id_: str) -> Entry | None:
+        entry = load_entry(self._folder(store, id_))
+        if entry is None:
+            # Between the look at the two places it may have moved from one to the other.
+            entry = load_entry(self._folder(store, id_))
+        if entry is None:
+            return None
+        _check_version(store)
+        if entry.id != id_:
+            raise CatalogError("damaged record: it is another image's", where=str(store / "images" / id_ / NAME))
+        if store != self.path:
+            entry = dataclasses.replace(entry, registered=self._own_kernels(id_))
+        return entry
+
+    def _loaded(self, id_: str) -> Entry:
+        entry = self.find(id_)
+        if entry is None:
+            raise CatalogError(f"{id_} was removed meanwhile")
+        return entry
+
+    def _registered(self, id_: str) -> Path:
+        return self.path / "registered" / f"{id_}.json"
+
+    def _own_kernels(self, id_: str) -> tuple[RegisteredKernel, ...]:
+        path = self._registered(id_)
+        try:
+            raw = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        except OSError as error:
+            raise CatalogError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        kernels: tuple[RegisteredKernel, ...] = parse(raw, tuple[RegisteredKernel, ...], path)
+        return kernels
+
+    def _settle(self, id_: str) -> None:
+        """Finish what a process killed in the middle of `add` left."""
+        folder, aside = self.path / "images" / id_, self.path / "images" / f"{_ASIDE}{id_}"
+        if not aside.exists():
+            return
+        if folder.exists():
+            remove_tree(aside)
+        else:
+            aside.rename(folder)
+
+
+def _checked(id_: str) -> str:
+    if not _ID.fullmatch(id_):
+        raise CatalogError(f"{one_line(id_, 80)!r} cannot be an image's id")
+    return id_
+
+
+def _check_version(store: Path) -> None:
+    path = store / "version"
+    try:
+        text = path.read_text("ascii", "replace").strip()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CatalogError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if text != str(_VERSION):
+        raise CatalogError(
+            f"the store has version {one_line(text, 20)!r}, this hpcbinder reads {_VERSION}",
+            where=str(path),
+            hint="use the hpcbinder that made it, or set store.path to another folder",
+        )
+
+
+def _hint(asked: str, ids: Sequence[str]) -> str:
+    import difflib
+
+    if not ids:
+        return "it is empty; make one with hpcbinder build"
+    close = difflib.get_close_matches(asked, ids, n=3, cutoff=0.5)
+    return f"did you mean {', '.join(close)}?" if close else "hpcbinder list shows them"

@@ -1,0 +1,118 @@
+"""The cache of squashed layers: each layer is compressed once, for every image it is in.
+
+A file is there whole or not at all: it is made in a scratch folder, checked, and renamed into place. Locks only keep
+two processes from doing the same work; without them nothing would break. Whether a kept layer is wanted is known from
+its name alone, so what exists is never asked from the image again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from hpcbinder.convert.files import make_folder, sync_folder
+from hpcbinder.errors import ConvertError
+from hpcbinder.image import OciImage, check_digest
+from hpcbinder.progress import Reporter
+from hpcbinder.squashfs import Options, write_layer
+
+_FORM = "1"
+"""Part of every name: count it up when the bytes that a layer becomes change."""
+
+
+class LayerCache:
+    """Squashed layers in a folder.
+
+    Args:
+        folder: Shared by all who may use the layers; made if it is not there.
+        options: How layers are squashed; part of every file's name.
+    """
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        self._folder = folder
+        self._options = options
+        self._parameters = f"{options.compressor}{options.effective_level}-{options.block_size}-v{_FORM}"
+
+    def path(self, diff_id: str) -> Path:
+        """Where a layer is, once it has been squashed."""
+        return self._folder / f"{check_digest(diff_id).removeprefix('sha256:')}-{self._parameters}.squashfs"
+
+    def ensure(self, image: OciImage, scratch: Path, reporter: Reporter) -> list[Path]:
+        """Have all layers of an image squashed.
+
+        Args:
+            scratch: Folder for unfinished files, on the cache's file system.
+
+        Returns:
+            Their files, from the lowest to the topmost layer; one that the image has twice is there twice.
+
+        Raises:
+            ConvertError: The image does not hold a layer, or holds under its name something else.
+            OSError: A file cannot be read or written.
+        """
+        diff_ids = image.config.diff_ids
+        make_folder(self._folder)
+        with ExitStack() as locks:
+            missing = self._missing(diff_ids)
+            # One order for all processes, so that none waits for another in a circle.
+            for diff_id in sorted(missing):
+                locks.enter_context(self._lock(diff_id, reporter))
+            missing = self._missing(missing)
+            if missing:
+                self._squash(image, missing, len(set(diff_ids)), scratch, reporter)
+        return [self.path(diff_id) for diff_id in diff_ids]
+
+    def _missing(self, diff_ids: Sequence[str]) -> list[str]:
+        return [diff_id for diff_id in dict.fromkeys(diff_ids) if not self.path(diff_id).exists()]
+
+    def _squash(self, image: OciImage, missing: list[str], total: int, scratch: Path, reporter: Reporter) -> None:
+        waiting = set(missing)
+        for diff_id, stream in image.layers(missing):
+            if diff_id not in waiting:
+                raise ConvertError(f"the image handed out layer {diff_id}, which was not asked for")
+            number = total - len(waiting) + 1
+            reporter.phase("convert", f"compressing layer {number} of {total}", (number - 1) / total)
+            unfinished = scratch / self.path(diff_id).name
+            actual = write_layer(stream, unfinished, self._options)
+            if actual != diff_id:
+                unfinished.unlink()
+                raise ConvertError(
+                    f"layer {diff_id} of the image has the content of {actual}",
+                    hint="the engine's storage is damaged; remove the image there and build it again",
+                )
+            _publish(unfinished, self.path(diff_id))
+            waiting.remove(diff_id)
+        if waiting:
+            raise ConvertError(f"the image does not hold its layer {min(waiting)}")
+
+    @contextmanager
+    def _lock(self, diff_id: str, reporter: Reporter) -> Iterator[None]:
+        """Be the only one who squashes a layer. The lock goes with the process, however that ends."""
+        path = self.path(diff_id).with_suffix(".lock")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                reporter.phase("convert", "another process is compressing the same layer; waiting for it")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise  # a file system without locks costs work done twice, no more
+            yield
+            if self.path(diff_id).exists():
+                path.unlink(missing_ok=True)  # who still waits on it finds the layer there
+        finally:
+            os.close(descriptor)
+
+
+def _publish(unfinished: Path, path: Path) -> None:
+    unfinished.chmod(0o644)
+    with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    sync_folder(path.parent)

@@ -1,0 +1,193 @@
+"""The uppermost layer of every converted image: what the runtimes look for inside it.
+
+Apptainer reads `/.singularity.d` (internal/pkg/build/sources/base_environment.go, the runtime's action_script.sh),
+Charliecloud `/ch/environment` (ch-run(1)); both, and Shifter, need mount points that are there already, since a
+squashfs cannot get new ones.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from hpcbinder.contract import PROFILE
+from hpcbinder.convert.environment import charliecloud_file, image_environment, runscript, shell_exports
+from hpcbinder.model import ImageConfig
+
+_EMPTY_SCRIPT = "#!/bin/sh\n"
+
+_PROFILE_SCRIPT = f"""\
+#!/bin/sh
+# `apptainer exec` skips the image's entrypoint: set at least its variables.
+if [ -r {PROFILE} ]; then
+    . {PROFILE}
+fi
+"""
+
+# Apptainer injects --env and APPTAINERENV_* right after a file of this very name; --nv and --rocm fill libs/.
+_BASE_SCRIPT = """\
+#!/bin/sh
+LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/.singularity.d/libs"
+PS1="${PS1:-Apptainer> }"
+export LD_LIBRARY_PATH PS1
+"""
+
+MOUNT_POINTS: Mapping[str, int] = {
+    "dev": 0o755,
+    "etc": 0o755,
+    "home": 0o755,
+    "mnt": 0o755,
+    "proc": 0o755,
+    "root": 0o700,
+    "run": 0o755,
+    "scratch": 0o755,
+    "srv": 0o755,
+    "sys": 0o755,
+    "tmp": 0o1777,
+    "var": 0o755,
+    "var/tmp": 0o1777,
+}
+"""Folders the runtimes and sites mount over, and their modes."""
+
+MOUNTED_FILES = ("etc/group", "etc/hosts", "etc/passwd", "etc/resolv.conf")
+"""Files the runtimes mount the host's over."""
+
+_LINKS = {"singularity": ".singularity.d/runscript", "environment": ".singularity.d/env/90-environment.sh"}
+"""What Singularity before 3.0 looks for."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is said about one image, in the runtimes' terms.
+
+    Attributes:
+        deffile: Definition file that names the image this was made from.
+        labels: All labels, flat.
+        environment: Path in the image -> script that sets the image's variables.
+        runscript: What `apptainer run` runs.
+        charliecloud: Text of `/ch/environment`.
+        lost: Variables that `/ch/environment` cannot carry.
+    """
+
+    deffile: str
+    labels: Mapping[str, str]
+    environment: Mapping[str, str]
+    runscript: str
+    charliecloud: str
+    lost: tuple[str, ...]
+
+    def inspect_json(self) -> bytes:
+        """What `apptainer inspect` reads out of a SIF (pkg/inspect/metadata.go)."""
+        attributes = {
+            "deffile": self.deffile.rstrip("\n"),
+            "environment": {path: text.rstrip("\n") for path, text in self.environment.items()},
+            "labels": self.labels,
+            "runscript": self.runscript.rstrip("\n"),
+            "startscript": _EMPTY_SCRIPT.rstrip("\n"),
+        }
+        return _json({"data": {"attributes": attributes}, "type": "container"})
+
+
+def describe(config: ImageConfig, labels: Mapping[str, str]) -> Metadata:
+    """What the runtimes are told about an image; `labels` are added to its own and win over them."""
+    env = image_environment(config.env)
+    charliecloud, lost = charliecloud_file(env)
+    return Metadata(
+        deffile=(
+            "# Made by hpcbinder from the layers of an image; its labels say from which source.\n"
+            f"Bootstrap: docker-daemon\nFrom: {config.digest}\n"
+        ),
+        labels={**config.labels, **labels},
+        environment={
+            "/.singularity.d/env/10-docker2singularity.sh": shell_exports(env),
+            "/.singularity.d/env/90-environment.sh": _EMPTY_SCRIPT,
+        },
+        runscript=runscript(config.entrypoint, config.cmd),
+        charliecloud=charliecloud,
+        lost=lost,
+    )
+
+
+def oci_config_json(config: ImageConfig) -> bytes:
+    """The `config` part of the image configuration, which OCI runtimes look for in a SIF (image spec, config.md)."""
+    whole = {
+        "Env": [f"{name}={value}" for name, value in config.env.items()],
+        "Entrypoint": config.entrypoint,
+        "Cmd": config.cmd,
+        "WorkingDir": config.workdir,
+        "Labels": config.labels,
+        "Volumes": {volume: {} for volume in config.volumes},
+    }
+    return _json({key: value for key, value in whole.items() if value})
+
+
+def metadata_tar(metadata: Metadata, timestamp: int, kind: Callable[[str], str | None]) -> bytes:
+    """The layer, as a tar.
+
+    Args:
+        timestamp: Unix time (s) of everything in it.
+        kind: Says what the image has at a path, in the words of `squashfs.Node.kind`, or None if nothing. What a
+            person's image has is left alone: only missing mount points are added, and a link never replaces a file.
+    """
+
+    def absent(path: str) -> bool:
+        parent = path.rpartition("/")[0]
+        return kind(path) is None and (not parent or kind(parent) in (None, "directory"))
+
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tree = _Tree(tar, timestamp)
+        tree.folder(".singularity.d")
+        tree.file(".singularity.d/.wh..wh..opq", "")  # nothing of an older conversion stays
+        for folder in ("actions", "env", "libs"):
+            tree.folder(f".singularity.d/{folder}")
+        for path, script in metadata.environment.items():
+            tree.file(path.lstrip("/"), script, 0o755)
+        tree.file(".singularity.d/env/91-hpcbinder.sh", _PROFILE_SCRIPT, 0o755)
+        tree.file(".singularity.d/env/99-base.sh", _BASE_SCRIPT, 0o755)
+        tree.file(".singularity.d/Singularity", metadata.deffile)
+        tree.file(".singularity.d/labels.json", _json(metadata.labels).decode())
+        tree.file(".singularity.d/runscript", metadata.runscript, 0o755)
+        tree.file(".singularity.d/startscript", _EMPTY_SCRIPT, 0o755)
+        tree.folder("ch")
+        tree.file("ch/environment", metadata.charliecloud)
+        for name, target in _LINKS.items():
+            if kind(name) in (None, "symlink"):
+                tree.link(name, target)
+        for path, mode in MOUNT_POINTS.items():
+            if absent(path):
+                tree.folder(path, mode)
+        for path in MOUNTED_FILES:
+            if absent(path):
+                tree.file(path, "")
+    return out.getvalue()
+
+
+class _Tree:
+    """Adds to a tar what root owns."""
+
+    def __init__(self, tar: tarfile.TarFile, timestamp: int) -> None:
+        self._tar = tar
+        self._timestamp = timestamp
+
+    def folder(self, path: str, mode: int = 0o755) -> None:
+        self._add(path, mode, tarfile.DIRTYPE)
+
+    def file(self, path: str, text: str, mode: int = 0o644) -> None:
+        self._add(path, mode, tarfile.REGTYPE, text.encode())
+
+    def link(self, path: str, target: str) -> None:
+        self._add(path, 0o777, tarfile.SYMTYPE, target=target)
+
+    def _add(self, path: str, mode: int, kind: bytes, content: bytes = b"", target: str = "") -> None:
+        member = tarfile.TarInfo(path)
+        member.type, member.mode, member.linkname = kind, mode, target
+        member.size, member.mtime = len(content), self._timestamp
+        self._tar.addfile(member, io.BytesIO(content))
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

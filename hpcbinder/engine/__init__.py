@@ -1,0 +1,17 @@
+"""Engines: what builds an image from a Dockerfile and hands out its layers."""
+
+from hpcbinder.engine.api import Engine, EngineImage
+from hpcbinder.engine.docker import DockerEngine
+from hpcbinder.engine.pick import pick_engine
+from hpcbinder.engine.secrets import site_secrets
+from hpcbinder.engine.tools import ensure_tools_image, tools_tag
+
+__all__ = [
+    "DockerEngine",
+    "Engine",
+    "EngineImage",
+    "ensure_tools_image",
+    "pick_engine",
+    "site_secrets",
+    "tools_tag",
+]

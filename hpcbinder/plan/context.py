@@ -1,0 +1,174 @@
+"""The build context as a stream: only what the steps and the content need, the same bytes for the same plan.
+
+A tar of the POSIX.1-2001 (pax) form, which takes names of any length and bytes. Owner 0:0, modes 0644 and 0755, times
+the plan's, entries in a fixed order; memory does not grow with the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from hpcbinder.contract import MANIFEST, REPO_DIR
+from hpcbinder.errors import BuildError
+from hpcbinder.model import Checkout, Plan, Stage, Step
+from hpcbinder.plan.content import ContentHash, chunks, plan_items
+from hpcbinder.plan.manifest import manifest
+from hpcbinder.plan.render import run_script, step_folder
+from hpcbinder.plan.repo import Repo, open_repo
+from hpcbinder.plan.tree import Item, show
+
+
+def write_context(
+    plan: Plan, checkout: Checkout, dockerfile_text: str, out: BinaryIO, *, server_only: bool = False
+) -> None:
+    """Write the context that goes with a Dockerfile of this plan.
+
+    Args:
+        plan: The plan.
+        checkout: The files it was made from.
+        dockerfile_text: What `dockerfile` gave.
+        out: Gets an uncompressed tar; never sought in.
+        server_only: Only what building the `server` stage needs.
+
+    Raises:
+        BuildError: A file changed since the plan was made, or cannot be read.
+    """
+    writer = _Writer(out, plan.timestamp)
+    writer.text("Dockerfile", dockerfile_text)
+    repo = open_repo(checkout)
+    writer.folder("steps")
+    for number, step in enumerate(plan.steps):
+        if not server_only or step.stage is Stage.SERVER:
+            _write_step(writer, step_folder(number), step, repo)
+    writer.folder("content")
+    if not server_only:
+        _write_content(writer, plan, checkout, repo)
+    writer.end()
+
+
+def context_listing(plan: Plan, checkout: Checkout) -> Iterator[str]:
+    """Names of the files in the context, with the size in bytes of those that come from the repository, one a line."""
+    repo = open_repo(checkout)
+    yield "Dockerfile"
+    for number, step in enumerate(plan.steps):
+        folder = step_folder(number)
+        yield f"{folder}/run.sh"
+        yield from (f"{folder}/files/{show(name)}" for name in step.data)
+        for path in step.reads:
+            item = repo.tree.items[path]
+            yield f"{folder}/repo/{show(path)}  {item.size}"
+    yield f"content{MANIFEST}"
+    for item in plan_items(plan, repo):
+        if item.kind != "directory":
+            yield f"content{REPO_DIR}/{show(item.path)}  {item.size}"
+
+
+def _write_step(writer: _Writer, folder: str, step: Step, repo: Repo) -> None:
+    writer.folder(folder)
+    writer.text(f"{folder}/run.sh", run_script(step), executable=True)
+    writer.folder(f"{folder}/files")
+    for name, text in step.data.items():
+        writer.text(f"{folder}/files/{name}", text)
+    writer.folder(f"{folder}/repo")
+    reads = set(step.reads)
+    for path in sorted(reads, key=lambda path: path.split("/")):
+        writer.parents(f"{folder}/repo", path)
+        item = repo.tree.items.get(path)
+        if item is None:
+            raise BuildError("vanished since the plan was made", where=show(path))
+        if item.kind == "symlink" and not _points_into(item, reads):
+            # The link's target does not come along: put what it leads to in its place.
+            item = repo.tree.items[repo.resolve(path)]
+        _write_item(writer, f"{folder}/repo/{path}", item, repo)
+
+
+def _points_into(item: Item, reads: set[str]) -> bool:
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(item.path), item.target))
+    return target in reads
+
+
+def _write_content(writer: _Writer, plan: Plan, checkout: Checkout, repo: Repo) -> None:
+    writer.parents("content", f"{MANIFEST.lstrip('/')}")
+    writer.text(f"content{MANIFEST}", manifest(plan))
+    writer.parents("content", f"{REPO_DIR.lstrip('/')}/.")
+    whole = ContentHash()
+    for item in plan_items(plan, repo):
+        whole.add(item, _write_item(writer, f"content{REPO_DIR}/{item.path}", item, repo))
+    if checkout.tree is None and whole.hexdigest() != plan.content.digest:
+        raise BuildError("the files changed since the plan was made", where=checkout.source, hint="run again")
+
+
+def _write_item(writer: _Writer, name: str, item: Item, repo: Repo) -> str:
+    """Write one entry; returns the hex SHA-256 of a file's contents, else ""."""
+    if item.kind == "directory":
+        writer.folder(name)
+        return ""
+    if item.kind == "symlink":
+        writer.symlink(name, item.target)
+        return ""
+    with repo.tree.open(item.path) as file:
+        return writer.file(name, file, item)
+
+
+class _Writer:
+    """Writes tar entries; each folder once."""
+
+    def __init__(self, out: BinaryIO, mtime: int) -> None:
+        self._out = out
+        self._mtime = mtime
+        self._folders: set[str] = set()
+        self._written = 0
+
+    def folder(self, name: str) -> None:
+        if name not in self._folders:
+            self._folders.add(name)
+            self._header(name, tarfile.DIRTYPE, 0o755)
+
+    def parents(self, top: str, path: str) -> None:
+        """Write the folders from `top` down to the one that holds `top/path`."""
+        parts = path.split("/")[:-1]
+        self.folder(top)
+        for end in range(1, len(parts) + 1):
+            self.folder("/".join((top, *parts[:end])))
+
+    def text(self, name: str, text: str, *, executable: bool = False) -> None:
+        raw = text.encode("utf-8", "surrogateescape")
+        self._header(name, tarfile.REGTYPE, 0o755 if executable else 0o644, size=len(raw))
+        self._body(raw)
+        self._pad(len(raw))
+
+    def symlink(self, name: str, target: str) -> None:
+        self._header(name, tarfile.SYMTYPE, 0o777, target=target)
+
+    def file(self, name: str, file: BinaryIO, item: Item) -> str:
+        size = os.fstat(file.fileno()).st_size
+        if size != item.size:
+            raise BuildError("changed while it was read", where=show(item.path))
+        self._header(name, tarfile.REGTYPE, 0o755 if item.executable else 0o644, size=size)
+        digest = hashlib.sha256()
+        for chunk in chunks(file, item, digest.update):
+            self._body(chunk)
+        self._pad(size)
+        return digest.hexdigest()
+
+    def end(self) -> None:
+        # Two zero blocks, then up to a full record as tar has it.
+        self._body(bytes(2 * tarfile.BLOCKSIZE))
+        self._body(bytes(-self._written % tarfile.RECORDSIZE))
+
+    def _header(self, name: str, kind: bytes, mode: int, *, size: int = 0, target: str = "") -> None:
+        info = tarfile.TarInfo(name + "/" if kind == tarfile.DIRTYPE else name)
+        info.type, info.mode, info.size, info.linkname, info.mtime = kind, mode, size, target, self._mtime
+        self._body(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+
+    def _body(self, raw: bytes) -> None:
+        self._out.write(raw)
+        self._written += len(raw)
+
+    def _pad(self, size: int) -> None:
+        self._body(bytes(-size % tarfile.BLOCKSIZE))

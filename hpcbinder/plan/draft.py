@@ -1,0 +1,216 @@
+"""The plan while buildpacks write on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpcbinder.errors import DetectError
+from hpcbinder.model import Cache, Decision, Stage, Step
+from hpcbinder.plan.repo import Repo
+from hpcbinder.plan.suites import SUITES, Suite
+
+WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+_ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
+_DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_DEBIAN_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+\Z")
+_FORBIDDEN_ENV = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LD_PRELOAD"})
+
+
+@dataclass(frozen=True)
+class SystemPackage:
+    """A Debian package that a buildpack wants.
+
+    Attributes:
+        name: Package name, without a version.
+        version: Exact version, "" for the suite's.
+        reason: Why, for a person.
+        pack: Who wants it.
+    """
+
+    name: str
+    version: str
+    reason: str
+    pack: str
+
+
+@dataclass
+class Shared:
+    """What all packs of one plan write on together."""
+
+    suite: Suite
+    steps: list[Step] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    system: list[SystemPackage] = field(default_factory=list)
+    system_taken: bool = False
+    env: dict[str, str] = field(default_factory=dict)
+    kernels: list[str] = field(default_factory=list)
+    start: str | None = None
+
+
+class Draft:
+    """The plan so far, as one buildpack may change it. `pack.py` gets one of it.
+
+    Attributes:
+        pack: Name of the buildpack that writes.
+        folder: The buildpack's folder.
+    """
+
+    def __init__(self, repo: Repo, shared: Shared, pack: str, folder: Path) -> None:
+        self.pack = pack
+        self.folder = folder
+        self._repo = repo
+        self._shared = shared
+
+    @property
+    def suite(self) -> Suite:
+        """The Debian release the image will stand on, as chosen so far."""
+        return self._shared.suite
+
+    def choose_suite(self, name: str) -> None:
+        """Stand on another release (one of `hpcbinder.plan.SUITES`)."""
+        self._shared.suite = SUITES[name]
+
+    def script(self, name: str) -> str:
+        """Text of a shell script in the buildpack's folder.
+
+        Raises:
+            DetectError: There is none.
+        """
+        return read_pack_file(self.folder, name)
+
+    def used(self, file: str, reason: str) -> None:
+        """Say that a file of the repository was used, and for what."""
+        self._shared.decisions.append(Decision(file, True, self.pack, reason))
+
+    def unused(self, file: str, reason: str) -> None:
+        """Say that a file one could expect to be used is not, and why."""
+        self._shared.decisions.append(Decision(file, False, self.pack, reason))
+
+    def want_system(self, names: Sequence[str], reason: str, *, version: str = "") -> None:
+        """Ask for Debian packages; they are installed with everybody else's in one step.
+
+        Raises:
+            DetectError: Not a package name.
+        """
+        for name in names:
+            if not _DEBIAN_NAME.match(name):
+                raise self._mistake(f"{name!r} is not the name of a Debian package")
+            self._shared.system.append(SystemPackage(name, version, reason, self.pack))
+
+    def take_system(self) -> tuple[SystemPackage, ...]:
+        """What `want_system` gathered, for the buildpack that installs it. Only the last pack should: nothing may be
+        asked for afterwards."""
+        self._shared.system_taken = True
+        return tuple(self._shared.system)
+
+    def set_env(self, name: str, value: str) -> None:
+        """Set a variable of the image; the last buildpack that sets it wins.
+
+        Raises:
+            DetectError: Not a variable's name, one of HOME, USER, LOGNAME, PATH (the image contract), or a value with
+                control characters.
+        """
+        self._check_env({name: value})
+        self._shared.env[name] = value
+
+    def add_kernel(self, name: str) -> None:
+        """Announce a Jupyter kernel that the steps install (for labels and the manifest; not needed to use it)."""
+        if not re.match(r"[A-Za-z0-9._-]+\Z", name):
+            raise self._mistake(f"{name!r} is not a kernel's name")
+        if name not in self._shared.kernels:
+            self._shared.kernels.append(name)
+
+    def set_start(self, path: str) -> None:
+        """Name the repository's start script, which runs before kernels and servers."""
+        self._shared.start = path
+
+    def add_step(
+        self,
+        stage: Stage,
+        what: str,
+        reason: str,
+        script: str,
+        *,
+        reads: Collection[str] = (),
+        data: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        caches: Collection[str] = (),
+        runs_repository_code: bool = False,
+        into_repo: bool = False,
+    ) -> None:
+        """Add a layer. Steps run in the order of their stages; within one, in the order they were added.
+
+        Args:
+            stage: Where it stands (`Stage.SERVER` and `Stage.CONTENT` are not for buildpacks).
+            what: `[a-z0-9-]+`; the step's name is `pack/what`.
+            reason: Why it is there, for a person.
+            script: Shell text (`/bin/sh -eu`), the same whatever the repository says: what varies goes into `data`.
+            reads: Files of the repository it gets below `/run/hpcbinder/step/repo`, and all it gets of it.
+            data: File name -> text, found at `/run/hpcbinder/step/files/NAME`.
+            env: Extra variables.
+            caches: Download caches shared by all builds, mounted at `/run/hpcbinder/cache/NAME`. Only for steps that
+                run nothing of the repository's choosing.
+            runs_repository_code: Code of the repository, or code that it names, runs in it.
+            into_repo: `reads` stay in the image at `/srv/repo`, where the script then runs.
+
+        Raises:
+            DetectError: A value that does not fit.
+        """
+        name = f"{self.pack}/{what}"
+        if stage in (Stage.SERVER, Stage.CONTENT):
+            raise self._mistake(f"step {name} in the stage {stage.value}, which is not for buildpacks")
+        if not WORD.match(what) or any(step.name == name for step in self._shared.steps):
+            raise self._mistake(f"step name {name!r} is taken or not [a-z0-9-]+/[a-z0-9-]+")
+        if caches and runs_repository_code:
+            raise self._mistake(f"step {name} runs code of the repository and so cannot have caches that others share")
+        if bad := [cache for cache in caches if not WORD.match(cache)]:
+            raise self._mistake(f"step {name}: cache name {bad[0]!r} is not [a-z0-9-]+")
+        if bad := [file for file in data or {} if not _DATA_NAME.match(file)]:
+            raise self._mistake(f"step {name}: data file name {bad[0]!r}")
+        if into_repo and stage is Stage.FINISH:
+            raise self._mistake(f"step {name} runs when the whole repository is in place: into_repo says nothing there")
+        if bad := [path for path in reads if self._repo.tree.kind(path) not in ("file", "symlink")]:
+            raise self._mistake(f"step {name} reads {bad[0]!r}, which is no file of the repository")
+        self._check_env(env or {})
+        self._shared.steps.append(
+            Step(
+                stage=stage,
+                name=name,
+                reason=reason,
+                script=script,
+                reads=tuple(sorted(set(reads))),
+                data=dict(sorted((data or {}).items())),
+                env=dict(sorted((env or {}).items())),
+                caches=tuple(Cache(cache, cache) for cache in sorted(set(caches))),
+                runs_repository_code=runs_repository_code,
+                into_repo=into_repo,
+            )
+        )
+
+    def _check_env(self, env: Mapping[str, str]) -> None:
+        for name, value in env.items():
+            if not _ENV_NAME.match(name) or name in _FORBIDDEN_ENV:
+                raise self._mistake(f"variable {name!r} cannot be set by a buildpack")
+            if re.search(r"[\x00-\x1f\x7f]", value):
+                raise self._mistake(f"variable {name} would hold control characters")
+
+    def _mistake(self, message: str) -> DetectError:
+        return DetectError(f"buildpack {self.pack}: {message}", where=str(self.folder))
+
+
+def read_pack_file(folder: Path, name: str) -> str:
+    """Text of a file that lies directly in a buildpack's folder.
+
+    Raises:
+        DetectError: No such file, or not text.
+    """
+    path = folder / name
+    if "/" in name or name in ("", ".", ".."):
+        raise DetectError(f"{name!r} is not the name of a file in the buildpack's folder", where=str(folder))
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DetectError(f"cannot be read: {getattr(error, 'strerror', None) or error}", where=str(path)) from None

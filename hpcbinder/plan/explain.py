@@ -1,0 +1,72 @@
+"""A plan in words, for a person at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hpcbinder.model import Decision, Plan, Stage
+from hpcbinder.text import printable
+
+
+def explain(plan: Plan) -> str:
+    """What would be done and why, file by file. Nothing in it can command a terminal."""
+    return "\n".join(printable(line) for line in _lines(plan)) + "\n"
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    yield plan.id
+    yield f"  source   {plan.source}" + (f"  (folder {plan.subdir})" if plan.subdir else "")
+    yield f"  commit   {_commit(plan)}"
+    yield f"  base     {plan.base.name}, Python {plan.base.python}, {plan.base.architecture}"
+    yield f"  packs    {', '.join(f'{pack.name} {pack.version}{_origin(pack.origin)}' for pack in plan.packs)}"
+    if plan.decisions:
+        yield ""
+        yield "Files"
+        width = min(40, max(len(decision.file) for decision in plan.decisions))
+        yield from (_decision(decision, width) for decision in plan.decisions)
+    yield ""
+    yield "Steps"
+    finish = [step for step in plan.steps if step.stage is Stage.FINISH]
+    for step in plan.steps:
+        if step not in finish:
+            yield from _step(step.name, step.reason, step.reads, step.data, step.runs_repository_code)
+    size = f"{plan.content.files} files, {_size(plan.content.size)}"
+    yield f"  content: {size}, at /srv/repo"
+    for step in finish:
+        yield from _step(step.name, step.reason, step.reads, step.data, step.runs_repository_code)
+    if plan.start:
+        yield f"  start: {plan.start} runs before every kernel and server"
+
+
+def _commit(plan: Plan) -> str:
+    commit = plan.commit or "none, the folder is in no git repository"
+    return f"{commit}  ({plan.ref}{', files as they are now' if plan.uncommitted else ''})"
+
+
+def _origin(origin: str) -> str:
+    return "" if origin == "built-in" else f" ({origin})"
+
+
+def _decision(decision: Decision, width: int) -> str:
+    mark = "used" if decision.used else "not used"
+    return f"  {decision.file:{width}}  {mark:8}  {decision.pack}: {decision.reason}"
+
+
+def _step(name: str, reason: str, reads: tuple[str, ...], data: object, own_code: bool) -> Iterator[str]:
+    yield f"  {name}: {reason}"
+    if reads:
+        few = ", ".join(reads[:5])
+        yield f"      reads {few}" + (f" and {len(reads) - 5} more files" if len(reads) > 5 else "")
+    if isinstance(data, dict) and (packages := data.get("packages")):
+        yield f"      packages {' '.join(str(packages).split())}"
+    if own_code:
+        yield "      runs code that the repository chooses: sees no credentials and no shared cache"
+
+
+def _size(size: int) -> str:
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

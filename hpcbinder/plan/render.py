@@ -1,0 +1,146 @@
+"""From a plan to a Dockerfile and the scripts of its steps.
+
+Nothing of a repository stands in a RUN or COPY line: those are constant text, and what varies is data in the context.
+What does vary (environment, labels) is quoted by `quote`, whose inverse is the Dockerfile parser.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+
+from hpcbinder.contract import ENTRYPOINT, REPO_DIR, SERVER_PREFIX, STEP_DIR
+from hpcbinder.errors import DetectError
+from hpcbinder.model import Plan, Stage, Step
+from hpcbinder.text import one_line
+
+CMD = (f"{SERVER_PREFIX}/bin/jupyter-lab", "--ip=0.0.0.0", "--no-browser")
+
+PRELUDE = f"""\
+umask 022
+mkdir -p {STEP_DIR}/work/.home {STEP_DIR}/work/.tmp
+export HOME={STEP_DIR}/work/.home TMPDIR={STEP_DIR}/work/.tmp
+export PATH="$PATH:{STEP_DIR}/tools" DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+export PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_NO_CACHE_DIR=1
+export UV_NO_CONFIG=1 UV_NO_PROGRESS=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
+# Tools that write times into what they make write this one: 1 January 2020, the same for every build.
+export SOURCE_DATE_EPOCH=1577836800
+if [ -r {STEP_DIR}/site/env ]; then . {STEP_DIR}/site/env; fi
+cd {STEP_DIR}/work
+"""
+"""What every step's script begins with. `site/env` is a file of the site's (mirrors, proxies), mounted for the step."""
+
+INTO_REPO = f"""\
+mkdir -p {REPO_DIR}
+cp -a {STEP_DIR}/step/repo/. {REPO_DIR}/
+cd {REPO_DIR}
+"""
+
+_SECRETS = (
+    ("hpcbinder-env", "env"),
+    ("hpcbinder-apt", "apt.conf"),
+    ("hpcbinder-sources", "sources.list"),
+)
+
+
+def dockerfile(plan: Plan, *, base_image: str, tools_image: str, server_image: str | None) -> str:
+    """Write the Dockerfile of a plan, for BuildKit.
+
+    Args:
+        base_image: Reference of the base.
+        tools_image: Reference of the image that holds uv, mounted into the steps.
+        server_image: Reference of an image made by this Dockerfile's `server` stage, to stand on it; None to build
+            that stage.
+
+    Raises:
+        DetectError: A value that no Dockerfile can hold.
+    """
+    numbered = list(enumerate(plan.steps))
+    server = [(n, step) for n, step in numbered if step.stage is Stage.SERVER]
+    before = [(n, step) for n, step in numbered if step.stage not in (Stage.SERVER, Stage.FINISH)]
+    after = [(n, step) for n, step in numbered if step.stage is Stage.FINISH]
+    lines = [
+        "# Written by hpcbinder; needs BuildKit and the context that comes with it.",
+        f"FROM {_reference(tools_image)} AS tools",
+        "",
+        f"FROM {_reference(server_image or base_image)} AS server",
+    ]
+    if server_image is None:
+        lines += _runs(server)
+    lines += ["", "FROM server", *(f"ENV {name}={quote(value)}" for name, value in _environment(plan))]
+    lines += _runs(before)
+    lines += ["", 'COPY ["content/", "/"]']
+    lines += _runs(after)
+    lines += [
+        "",
+        *(f"LABEL {quote(name)}={quote(value)}" for name, value in sorted(plan.labels.items())),
+        f"WORKDIR {REPO_DIR}",
+        f"ENTRYPOINT {json.dumps([ENTRYPOINT])}",
+        f"CMD {json.dumps(list(CMD))}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def run_script(step: Step) -> str:
+    """The whole `run.sh` of a step: the prelude, its variables, then the pack's script."""
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(step.env.items()))
+    place = INTO_REPO if step.into_repo else ""
+    return f"{PRELUDE}{exports}{place}{step.script.rstrip()}\n"
+
+
+def step_folder(number: int) -> str:
+    """Folder of a step in the context."""
+    return f"steps/{number:02d}"
+
+
+def step_titles(plan: Plan) -> dict[str, str]:
+    """Folder of each step in the context -> the step's name, for logs and errors."""
+    return {step_folder(number): step.name for number, step in enumerate(plan.steps)}
+
+
+def quote(text: str) -> str:
+    """Quote a value for ENV or LABEL, in double quotes with `\\`, `"` and `$` escaped.
+
+    The inverse is BuildKit's `frontend/dockerfile/shell/lex.go` (`processDoubleQuote`), which takes exactly these three
+    escapes. A line end has no escape there, so that none can be held.
+
+    Raises:
+        DetectError: Control characters, or text that is not Unicode.
+    """
+    if re.search(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]", text):
+        raise DetectError(f"a label or variable cannot hold control characters: {one_line(text, 100)}")
+    return '"' + re.sub(r'([\\"$])', r"\\\1", text) + '"'
+
+
+def _environment(plan: Plan) -> list[tuple[str, str]]:
+    return [("PATH", ":".join(plan.path)), *sorted(plan.env.items())]
+
+
+def _runs(steps: Sequence[tuple[int, Step]]) -> list[str]:
+    lines: list[str] = []
+    for number, step in steps:
+        lines += ["", f"# {step.name}: {one_line(step.reason, 500)}", _run(number, step)]
+    return lines
+
+
+def _run(number: int, step: Step) -> str:
+    public = "-public" if step.runs_repository_code else ""
+    mounts = [
+        f"type=bind,source={step_folder(number)},target={STEP_DIR}/step",
+        f"type=bind,from=tools,source=/,target={STEP_DIR}/tools",
+        f"type=tmpfs,target={STEP_DIR}/work",
+        f"type=secret,id=hpcbinder-ca,target={STEP_DIR}/site/ca.pem",
+        *(f"type=secret,id={name}{public},target={STEP_DIR}/site/{file}" for name, file in _SECRETS),
+        *(f"type=cache,id=hpcbinder-{cache.name},target={STEP_DIR}/cache/{cache.target}" for cache in step.caches),
+    ]
+    argv = json.dumps(["/bin/sh", "-eu", f"{STEP_DIR}/step/run.sh"])
+    return " \\\n    ".join(["RUN", *(f"--mount={mount}" for mount in mounts), argv])
+
+
+def _reference(image: str) -> str:
+    """An image reference, checked: it becomes a word of a FROM line."""
+    if not re.match(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*\Z", image):
+        raise DetectError(f"not an image reference: {one_line(image, 100)}")
+    return image

@@ -1,0 +1,62 @@
+"""The step every image begins with: the notebook server, in an environment of its own (docs/image-contract.md)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from hpcbinder.contract import ENV_PREFIX, SERVER_PREFIX
+from hpcbinder.errors import DetectError
+from hpcbinder.model import Cache, Stage, Step
+
+PYTHONS = ("3.11", "3.12", "3.13")
+"""Interpreters that requirements.lock was resolved for."""
+
+SERVER_ENV: Mapping[str, str] = {
+    "JUPYTER_PATH": f"{ENV_PREFIX}/share/jupyter",
+    "JUPYTER_CONFIG_PATH": f"{ENV_PREFIX}/etc/jupyter",
+}
+"""What an image's environment must hold for the server to see the kernels and extensions the repository brings."""
+
+SERVER_BIN = f"{SERVER_PREFIX}/bin"
+"""Folder of jupyter-lab and jupyterhub-singleuser; on PATH after the repository's own programs."""
+
+_FOLDER = Path(__file__).with_name("server")
+_DATA = (
+    "requirements.lock",
+    "entrypoint",
+    "profile.sh",
+    "list_packages.py",
+    "jupyter_server_config.json",
+    "overrides.json",
+)
+
+
+def server_step(python: str) -> Step:
+    """The step that installs JupyterLab and jupyterhub-singleuser from their lock, the entrypoint and profile.sh.
+
+    It depends on nothing but the base's Python: every image on one base has the very same layer.
+
+    Args:
+        python: `X.Y` of the base's python3.
+
+    Raises:
+        DetectError: The lock does not serve this Python.
+    """
+    if python not in PYTHONS:
+        raise DetectError(f"no notebook server for Python {python}", hint=f"it is locked for {', '.join(PYTHONS)}")
+    return Step(
+        stage=Stage.SERVER,
+        name="server/jupyterlab",
+        reason="the notebook server, apart from the repository's own environment",
+        script=_read("install.sh"),
+        data={name: _read(name) for name in _DATA},
+        caches=(Cache("uv", "uv"),),
+        env={"UV_CACHE_DIR": "/run/hpcbinder/cache/uv"},
+    )
+
+
+@functools.cache
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")

@@ -1,0 +1,76 @@
+"""Starting a tool that must not outlive us, and ending it with everything it started."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+_PR_SET_PDEATHSIG = 1
+_GRACE = 15.0
+"""Seconds a tool gets to clean up behind itself before it is killed."""
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    stdin: int | IO[Any] | None = subprocess.DEVNULL,
+    stdout: int | IO[Any] | None = subprocess.PIPE,
+    stderr: int | IO[Any] | None = subprocess.STDOUT,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a tool in a session of its own; it gets SIGTERM when the calling *thread* ends, however that happens.
+
+    Args:
+        env: Its whole environment.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def tie() -> None:
+        # Runs between fork and exec: nothing here may take a lock.
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return subprocess.Popen(
+        list(argv),
+        env=dict(env),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=cwd,
+        pass_fds=pass_fds,
+        start_new_session=True,
+        preexec_fn=tie,
+    )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a tool of `start` that is still running, and what it started; returns when it is gone."""
+    for sign, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
+        if process.poll() is not None:
+            break
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            pass
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            try:
+                stream.close()
+            except OSError:
+                pass

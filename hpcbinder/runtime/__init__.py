@@ -1,0 +1,180 @@
+"""Running images: which runtime, and what exactly it is told.
+
+Every consumer (a kernel, `hpcbinder run`, later a spawner or a batch job) asks the same functions. What must also work
+without hpcbinder, a registered kernel's start, is the package `launch`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcbinder.config import RuntimeConfig
+from hpcbinder.errors import RunError
+from hpcbinder.model import Entry
+from hpcbinder.runtime.choose import Choice, pick_runtime
+from hpcbinder.runtime.lab import lab_argv
+from hpcbinder.runtime.launch.environment import host_environment
+from hpcbinder.runtime.launch.main import FORMAT, prepare
+from hpcbinder.runtime.launch.prologue import environment_after
+from hpcbinder.runtime.launch.supervise import supervise
+from hpcbinder.runtime.launch.values import Bind, Command, LaunchError, Request, Runtime, parse_bind
+from hpcbinder.runtime.launch.values import Image as RuntimeImage
+from hpcbinder.runtime.sif import inspect
+
+__all__ = [
+    "Bind",
+    "Choice",
+    "Command",
+    "Request",
+    "Runtime",
+    "RuntimeImage",
+    "command",
+    "describe",
+    "execute",
+    "inspect",
+    "lab_argv",
+    "pick_runtime",
+    "run_argv",
+]
+
+
+def command(
+    image: RuntimeImage,
+    argv: Sequence[str],
+    *,
+    runtime: Runtime,
+    binds: Sequence[str] = (),
+    environment: Sequence[str] = (),
+    gpu: str = "none",
+    cwd: Path,
+    environ: Mapping[str, str] | None = None,
+) -> Command:
+    """Say how one runtime runs one command in one image.
+
+    Args:
+        image: The image as the runtime wants it (`pick_runtime` makes it from a catalog entry).
+        argv: The command inside.
+        runtime: What runs it.
+        binds: `/SOURCE[:/TARGET[:ro|rw]]`.
+        environment: Names and globs of host variables that enter.
+        gpu: nvidia, rocm or none.
+        cwd: Working directory on the host.
+        environ: The host's environment, `os.environ` when None.
+
+    Raises:
+        RunError: The runtime cannot do that.
+    """
+    try:
+        return runtime.command(
+            image,
+            Request(
+                argv=tuple(argv),
+                cwd=str(cwd),
+                environ=host_environment(os.environ if environ is None else environ),
+                environment=tuple(environment),
+                binds=tuple(map(parse_bind, binds)),
+                gpu=gpu,
+            ),
+        )
+    except LaunchError as error:
+        raise RunError(str(error)) from error
+
+
+def describe(
+    entry: Entry,
+    settings: RuntimeConfig,
+    *,
+    argv: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Everything a launcher needs to know to run a command in an image later, on another node, without hpcbinder.
+
+    Args:
+        entry: The image.
+        settings: Configuration: which runtime, binds, environment, GPU, prologue.
+        argv: The command inside; `{connection_file}` in it is replaced at the start.
+        env: Variables to set for it, not secret.
+        environ: The host's environment, `os.environ` when None.
+
+    Returns:
+        The JSON object of a launch.json (`hpcbinder.runtime.launch.main.prepare` documents it).
+
+    Raises:
+        RunError: No runtime here can run the image, the prologue fails, or a setting cannot be meant.
+    """
+    try:
+        after = environment_after(settings.prologue, host_environment(os.environ if environ is None else environ))
+        for bind in settings.binds:
+            parse_bind(bind)
+    except LaunchError as error:
+        raise RunError(str(error)) from error
+    choice = pick_runtime(settings.name, entry, environ=after)
+    if choice.runtime.name == "charliecloud" and settings.gpu not in ("auto", "none"):
+        raise RunError("Charliecloud cannot bring the host's GPU libraries into a squashfs", hint="use Apptainer")
+    return {
+        "format": FORMAT,
+        "runtime": choice.runtime.name,
+        "program": choice.runtime.program,
+        "reason": choice.reason,
+        "image": {
+            "id": choice.image.id,
+            "location": choice.image.location,
+            "entrypoint": choice.image.entrypoint,
+            "env": dict(choice.image.env),
+            "mount_points": list(choice.image.mount_points),
+        },
+        "argv": list(argv),
+        "env": dict(env or {}),
+        "binds": list(settings.binds),
+        "environment": list(settings.environment),
+        "gpu": settings.gpu,
+        "prologue": list(settings.prologue),
+    }
+
+
+def run_argv(
+    entry: Entry,
+    argv: Sequence[str] | None,
+    settings: RuntimeConfig,
+    *,
+    cwd: Path,
+    environ: Mapping[str, str] | None = None,
+    interactive: bool = False,
+) -> Command:
+    """What `hpcbinder run` executes: a command in an image, or JupyterLab (see `lab_argv`).
+
+    Args:
+        entry: The image.
+        argv: The command, None for JupyterLab.
+        settings: Configuration.
+        cwd: Absolute working directory on the host, the same one inside where that can be.
+        environ: The host's environment, `os.environ` when None.
+        interactive: A person sits at a terminal.
+
+    Raises:
+        RunError: It cannot be run here.
+    """
+    environ = os.environ if environ is None else environ
+    if argv is None and not os.access(cwd, os.W_OK):
+        raise RunError(
+            f"JupyterLab keeps a copy of the repository in {str(cwd)!r}, which you cannot write to",
+            hint="change to a folder of yours first",
+        )
+    description = describe(entry, settings, argv=lab_argv(entry.id) if argv is None else argv, environ=environ)
+    try:
+        return prepare(description, environ=environ, cwd=str(cwd), interactive=interactive)
+    except LaunchError as error:
+        raise RunError(str(error)) from error
+
+
+def execute(command: Command, *, terminal: bool = False) -> int:
+    """Run a command to its end, pass signals on, and leave nothing of it behind however this process dies.
+
+    For a program's last act: it replaces signal handlers. Returns the exit code (128 + signal number if killed).
+    `terminal`: a person sits at a terminal, whose Ctrl-C and job control reach the command directly.
+    """
+    return supervise(command, terminal=terminal)

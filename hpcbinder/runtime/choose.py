@@ -1,0 +1,122 @@
+"""Which of the runtimes that are here runs an image, and from which of its formats."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcbinder import contract
+from hpcbinder.errors import RunError
+from hpcbinder.model import Entry
+from hpcbinder.runtime.launch.runtimes import PROGRAMS, find, runtime
+from hpcbinder.runtime.launch.values import Image, Runtime
+
+_ACCEPTED: Mapping[str, tuple[str, ...]] = {"apptainer": ("apptainer", "singularity")}
+"""What a name in the configuration stands for, where that is not itself alone."""
+
+_INSTALL: Mapping[str, str] = {
+    "apptainer": "install Apptainer (https://apptainer.org) or load its module (runtime.prologue)",
+    "shifter": "Shifter is installed by a centre's staff",
+    "podman-hpc": "podman-hpc is installed by a centre's staff",
+    "charliecloud": "install Charliecloud (Debian: apt install charliecloud)",
+    "docker": "install Docker and start its daemon",
+}
+_MOUNT_POINTS = tuple(f"/mnt/{number}" for number in range(10))
+"""Charliecloud's own convention for images (ch-convert makes them, and so does hpcbinder.convert)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A runtime, the image as it wants it, and the reason it was taken."""
+
+    runtime: Runtime
+    image: Image
+    reason: str
+
+
+def pick_runtime(name: str, entry: Entry, *, environ: Mapping[str, str] | None = None) -> Choice:
+    """Choose what runs an image here.
+
+    Args:
+        name: `auto`, or a runtime's name; `apptainer` takes Singularity where there is no Apptainer.
+        entry: The image.
+        environ: Environment whose PATH is looked at, after the site's prologue; `os.environ` when None.
+
+    Raises:
+        RunError: No such runtime is installed, or it cannot run the formats the image has.
+    """
+    environ = os.environ if environ is None else environ
+    candidates = tuple(PROGRAMS) if name == "auto" else _ACCEPTED.get(name, (name,))
+    refused: list[str] = []
+    for candidate in candidates:
+        program = find(candidate, environ)
+        if program is None:
+            refused.append(f"{candidate} is not installed")
+            continue
+        location = _location(candidate, entry, program if name == "auto" else None)
+        if location is None:
+            refused.append(f"{candidate} has no image to run ({_wanted(candidate)})")
+            continue
+        reason = "; ".join([f"{candidate} is at {program}", *refused])
+        return Choice(runtime(candidate, program), _image(entry, candidate, location), reason)
+    hint = _INSTALL[name] if name in _INSTALL else f"{_INSTALL['apptainer']}, or {_INSTALL['charliecloud']}"
+    raise RunError(f"no runtime can run {entry.id} here: {', '.join(refused)}", hint=hint)
+
+
+def _location(candidate: str, entry: Entry, program: str | None) -> str | None:
+    """What the runtime is told the image is; `program` is given where an engine should be asked if it has it."""
+    formats = entry.formats
+    if candidate in ("apptainer", "singularity"):
+        return formats.get("sif") or formats.get("squashfs")
+    if candidate == "charliecloud":
+        return formats.get("squashfs")
+    if candidate == "shifter":
+        return Path(formats["shifter"]).stem if "shifter" in formats else None
+    tag = entry.image.get("name")
+    if not tag or tag.startswith("-") or (program is not None and not _engine_has(program, tag)):
+        return None
+    return tag
+
+
+def _wanted(candidate: str) -> str:
+    if candidate in ("apptainer", "singularity"):
+        return "sif or squashfs in build.formats"
+    if candidate in ("docker", "podman-hpc"):
+        return "it is not in the engine's store"
+    return f"{'squashfs' if candidate == 'charliecloud' else candidate} in build.formats"
+
+
+def _engine_has(program: str, tag: str) -> bool:
+    try:
+        asked = subprocess.run(
+            [program, "image", "inspect", "--format", "{{.Id}}", tag],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
+
+
+def _image(entry: Entry, candidate: str, location: str) -> Image:
+    ours = entry.config.entrypoint[:1] == (contract.ENTRYPOINT,)
+    return Image(
+        id=entry.id,
+        location=location,
+        entrypoint=contract.ENTRYPOINT if ours else "",
+        env=dict(entry.config.env),
+        mount_points=_mount_points(Path(location)) if candidate == "charliecloud" else (),
+    )
+
+
+def _mount_points(squashfs: Path) -> tuple[str, ...]:
+    from hpcbinder.squashfs import Image as SquashfsImage
+
+    with SquashfsImage.open(squashfs) as image:
+        return tuple(path for path in _MOUNT_POINTS if image.lookup(path) is not None)

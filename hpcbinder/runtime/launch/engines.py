@@ -1,0 +1,85 @@
+"""Docker and podman-hpc: container engines that take nearly the same words."""
+
+# Paths are text here: they become words of a command line.
+# ruff: noqa: PTH110
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+from .environment import allowed
+from .values import Bind, Command, Image, LaunchError, Request, bindable, fill, under
+
+
+@dataclass(frozen=True)
+class Docker:
+    """Runs the image that the daemon has, as the person who asks, with nothing but the image and the home folder."""
+
+    program: str
+    name: str = "docker"
+
+    def command(self, image: Image, request: Request) -> Command:
+        gpu = {"nvidia": ("--gpus=all",), "rocm": ("--device=/dev/kfd", "--device=/dev/dri"), "none": ()}[request.gpu]
+        options = (
+            f"--user={os.getuid()}:{os.getgid()}",
+            "--tmpfs=/tmp:exec,mode=1777",
+            "--security-opt=no-new-privileges",
+            "--cap-drop=ALL",
+            # PID 1 without a handler ignores SIGTERM; docker-init is a normal process' parent.
+            "--init",
+            *gpu,
+        )
+        return _run(self.program, options, image, request)
+
+
+@dataclass(frozen=True)
+class PodmanHpc:
+    """Runs an image that `podman-hpc migrate` put into the squashed store. Inside, the person is uid 0."""
+
+    program: str
+    name: str = "podman-hpc"
+
+    def command(self, image: Image, request: Request) -> Command:
+        if request.gpu == "rocm":
+            raise LaunchError("podman-hpc has no module for rocm")
+        return _run(self.program, ("--gpu",) if request.gpu == "nvidia" else (), image, request)
+
+
+def _run(program: str, options: tuple[str, ...], image: Image, request: Request) -> Command:
+    host = dict(request.environ)
+    notes: list[str] = []
+    binds: list[Bind] = []
+    for bind in request.binds:
+        if os.path.exists(bind.source):
+            binds.append(bind)
+        else:
+            notes.append(f"{bind.source} is not on this machine: not bound")
+    for folder in (host["HOME"], request.cwd, *map(os.path.dirname, request.files.values())):
+        if folder == "/" or any(bind.source == bind.target and under(folder, bind.target) for bind in binds):
+            continue
+        if not bindable(folder):
+            raise LaunchError(f"{folder!r} cannot be bound into an image: its name has a colon, a comma or a line end")
+        binds.append(Bind(folder, folder))
+    # `--env NAME` alone takes the value from the client's environment: values stay out of argv.
+    names = sorted({*allowed(host, request.environment), "HOME"} - request.env.keys())
+    name = f"hpcbinder-{os.urandom(8).hex()}"
+    terminal = ("--interactive", *(("--tty",) if sys.stdin.isatty() else ())) if request.interactive else ()
+    return Command(
+        argv=(
+            *(program, "run", "--rm", f"--name={name}", "--read-only", "--network=host"),
+            *terminal,
+            *options,
+            *(f"--volume={bind}" for bind in binds),
+            f"--workdir={request.cwd}",
+            *(f"--env={name}" for name in names),
+            *(f"--env={name}={value}" for name, value in request.env.items()),
+            f"--entrypoint={image.entrypoint}" if image.entrypoint else "--entrypoint=",
+            image.location,
+            *fill(request.argv, request.files),
+        ),
+        env=host,
+        notes=tuple(notes),
+        cleanup=(program, "rm", "--force", name),
+    )

@@ -1,0 +1,11 @@
+"""squashfs 4.0 images: written from layer tars, merged without recompression, read without mounting.
+
+Usable alone. The format is described by squashfs-tools-ng's doc/format.adoc and by Linux, fs/squashfs/squashfs_fs.h.
+"""
+
+from hpcbinder.squashfs.image import Image, Node
+from hpcbinder.squashfs.layer import write_layer
+from hpcbinder.squashfs.merge import merge
+from hpcbinder.squashfs.options import Options
+
+__all__ = ["Image", "Node", "Options", "merge", "write_layer"]

@@ -1,0 +1,244 @@
+"""An image's tables, read and checked: what merging and browsing have in common.
+
+Nothing in an image is trusted. Every offset, length and count is checked against what is really there, directories that
+meet themselves are refused, and the sum of what is read from a table is bounded by the table's size, so that time and
+memory are linear in the image. Reads go through `pread`: a file that another process cuts off gives an error, where a
+mapped one would kill the process.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from types import TracebackType
+
+from hpcbinder.errors import ConvertError
+from hpcbinder.squashfs import compressors, directories, metadata, superblock, tables, tree
+from hpcbinder.squashfs.inodes import InodeReader
+from hpcbinder.squashfs.tree import Directory, File, Inode
+
+METADATA_LIMIT = 256 << 20
+"""Bytes of one unpacked table: an image with four million files has about this much."""
+MAX_INODES = 1 << 22
+
+
+class Archive:
+    """One image, open for reading.
+
+    Args:
+        path: The file.
+        offset: Where in it the image begins, in bytes.
+
+    Raises:
+        ConvertError: It cannot be read, or is no squashfs 4.0 image we can read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], offset: int = 0) -> None:
+        self.path = os.fspath(path)
+        self._offset = offset
+        try:
+            self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConvertError(f"cannot open the squashfs image: {error.strerror}", where=self.path) from None
+        try:
+            self._read_tables()
+        except ConvertError as error:
+            self.close()
+            raise ConvertError(error.message, where=self.path, hint=error.hint) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_tables(self) -> None:
+        available = os.fstat(self._file).st_size - self._offset
+        block = self.superblock = superblock.parse(self.read(0, min(superblock.SIZE, max(available, 0))), available)
+        self.compressor = compressors.by_id(block.compressor)
+        self.data_start = superblock.SIZE
+        if block.flags & superblock.COMPRESSOR_OPTIONS:
+            (header,) = struct.unpack("<H", self.read(superblock.SIZE, 2))
+            self.data_start += 2 + (header & 0x7FFF)
+        fragments = b""
+        directory_end = tables.first_block(self.read, block.id_table)
+        if block.fragment_count:
+            directory_end = min(directory_end, tables.first_block(self.read, block.fragment_table))
+            fragments = self._lookup(block.fragment_table, block.fragment_count, tables.FRAGMENT.size)
+        if block.export_table != superblock.NONE:
+            directory_end = min(directory_end, tables.first_block(self.read, block.export_table))
+        ids = struct.unpack(f"<{block.id_count}I", self._lookup(block.id_table, block.id_count, 4))
+        self._fragments = fragments
+        self._inode_table = self._table(block.inode_table, block.directory_table)
+        self._directory_table = self._table(block.directory_table, directory_end)
+        self._inodes = InodeReader(
+            self._inode_table.data, ids, block.block_log, block.fragment_count, block.inode_table
+        )
+
+    def _lookup(self, pointers: int, count: int, width: int) -> bytes:
+        if count * width > METADATA_LIMIT:
+            raise ConvertError("damaged squashfs image: a lookup table is too long")
+        return tables.unpack(self.read, pointers, count, width, self.compressor)
+
+    def _table(self, start: int, end: int) -> metadata.Metadata:
+        if not start <= end <= self.superblock.bytes_used:
+            raise ConvertError("damaged squashfs image: its tables are out of order")
+        if end - start > METADATA_LIMIT:
+            raise ConvertError(f"squashfs image has more than {METADATA_LIMIT >> 20} MiB of metadata")
+        return metadata.unpack(self.read(start, end - start), self.compressor, METADATA_LIMIT)
+
+    @property
+    def file(self) -> int:
+        """The open file's descriptor."""
+        return self._file
+
+    @property
+    def offset(self) -> int:
+        """Where in the file the image begins."""
+        return self._offset
+
+    def read(self, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from offset `start` of the image.
+
+        Raises:
+            ConvertError: There are fewer.
+        """
+        if start < 0 or self._offset + start + length >> 63:
+            raise ConvertError("damaged squashfs image: an offset lies outside", where=self.path)
+        parts = []
+        while length:
+            try:
+                part = os.pread(self._file, length, self._offset + start)
+            except OSError as error:
+                raise ConvertError(f"cannot read the squashfs image: {error.strerror}", where=self.path) from None
+            if not part:
+                raise ConvertError("squashfs image is cut off", where=self.path)
+            parts.append(part)
+            start += len(part)
+            length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def root(self) -> Directory:
+        """The root directory, its entries not read yet."""
+        inode, _ = self.inode(self.superblock.root)
+        if not isinstance(inode, Directory):
+            raise ConvertError("damaged squashfs image: its root is no directory", where=self.path)
+        return inode
+
+    def inode(self, reference: int) -> tuple[Inode, int]:
+        """The inode a reference points at, and the bytes its record takes."""
+        begin = self._inode_table.position(reference >> 16, reference & 0xFFFF)
+        inode, end = self._inodes.parse(begin)
+        inode.reference = reference
+        return inode, end - begin
+
+    def listing(self, directory: Directory) -> list[tuple[bytes, int, int]]:
+        """A directory's names, each with its inode's reference and basic type, as they are stored."""
+        where, length = directory.listing
+        if not length:
+            return []
+        position = self._directory_table.position(where >> 16, where & 0xFFFF)
+        return list(directories.parse(self._directory_table.data, position, length))
+
+    def load(self, layer: int = 0) -> Directory:
+        """Read the whole tree.
+
+        Args:
+            layer: What `Data.layer` of its files becomes.
+
+        Returns:
+            Its root.
+
+        Raises:
+            ConvertError: The image is damaged.
+        """
+        root = self.root()
+        inode_room, listing_room = len(self._inode_table.data), len(self._directory_table.data)
+        known: dict[int, Inode] = {root.reference: root}
+        stack = [root]
+        while stack:
+            directory = stack.pop()
+            entries = directory.entries
+            listing = self.listing(directory)
+            listing_room -= directory.listing[1]
+            for name, reference, kind in listing:
+                inode = known.get(reference)
+                if inode is None:
+                    inode, length = self.inode(reference)
+                    inode_room -= length
+                    known[reference] = inode
+                    if isinstance(inode, Directory):
+                        stack.append(inode)
+                    elif isinstance(inode, File):
+                        inode.data.layer = layer
+                elif isinstance(inode, Directory):
+                    raise ConvertError("damaged squashfs image: a directory has two names", where=self.path)
+                if inode.type != kind or name in entries:
+                    raise ConvertError("damaged squashfs image: a listing and its inodes differ", where=self.path)
+                entries[name] = inode
+            if inode_room < 0 or listing_room < 0 or len(known) > MAX_INODES:
+                raise ConvertError("damaged squashfs image: its tables overlap or are too long", where=self.path)
+        return root
+
+    def fragment(self, index: int) -> tuple[int, int]:
+        """Start and size word of a fragment block.
+
+        Raises:
+            ConvertError: It does not lie in the image's data.
+        """
+        start, word, _ = tables.FRAGMENT.unpack_from(self._fragments, index * tables.FRAGMENT.size)
+        length = word & tree.STORED_SIZE
+        if (
+            word > tree.STORED_RAW | self.superblock.block_size
+            or not 0 < length <= self.superblock.block_size
+            or start < superblock.SIZE
+            or start + length > self.superblock.inode_table
+        ):
+            raise ConvertError("damaged squashfs image: a fragment lies outside the image's data", where=self.path)
+        return start, word
+
+    def block(self, start: int, word: int) -> bytes:
+        """One unpacked data block.
+
+        Args:
+            start: Where it is stored.
+            word: Its size word.
+        """
+        stored = self.read(start, word & tree.STORED_SIZE)
+        if word & tree.STORED_RAW:
+            return stored
+        return self.compressor.decompress(stored, self.superblock.block_size)
+
+    def blocks(self, inode: File) -> Iterator[bytes]:
+        """A file's content, a block at a time, holes as zeros."""
+        data, block_size = inode.data, self.superblock.block_size
+        left, start = inode.size, data.start
+        for word in data.sizes() if data.words else ():
+            length = min(left, block_size)
+            block = self.block(start, word) if word & tree.STORED_SIZE else bytes(length)
+            if len(block) != length:
+                raise ConvertError("damaged squashfs image: a block's length is wrong", where=self.path)
+            start += word & tree.STORED_SIZE
+            left -= length
+            yield block
+        if left:
+            block = self.block(*self.fragment(data.fragment))[data.offset : data.offset + left]
+            if len(block) != left:
+                raise ConvertError("damaged squashfs image: a fragment's length is wrong", where=self.path)
+            yield block
+
+    def content(self, inode: File) -> bytes:
+        """A file's whole content; its size is the caller's to judge first."""
+        return b"".join(self.blocks(inode))
+
+    def close(self) -> None:
+        """Let go of the file; may be called twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,150 @@
+"""From a tree whose data are in place to the metadata that follow them, and the superblock."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterator, Sequence
+
+from hpcbinder.errors import ConvertError
+from hpcbinder.squashfs import directories, inodes, superblock, tables
+from hpcbinder.squashfs.compressors import Compressor
+from hpcbinder.squashfs.metadata import BLOCK, MetadataWriter
+from hpcbinder.squashfs.superblock import Superblock
+from hpcbinder.squashfs.tree import Directory, Inode
+
+_MAX_IDS = 1 << 16
+
+
+def number(root: Directory) -> list[Inode]:
+    """Give inode numbers, link counts and parents; sort every directory's entries by name.
+
+    A directory comes after all it holds, its subdirectories' content first and its own files next to each other, so
+    that the inodes a listing names are close together. The root is last.
+
+    Returns:
+        All inodes in the order of their numbers, 1 first.
+    """
+    _prepare(root)
+    order: list[Inode] = []
+    stack = [(root, _subdirectories(root))]
+    while stack:
+        directory, waiting = stack[-1]
+        below = next(waiting, None)
+        if below is not None:
+            stack.append((below, _subdirectories(below)))
+            continue
+        stack.pop()
+        children: list[Directory] = []
+        for inode in directory.entries.values():
+            if isinstance(inode, Directory):
+                children.append(inode)
+                continue
+            inode.nlink += 1
+            if not inode.number:
+                order.append(inode)
+                inode.number = len(order)
+        order.append(directory)
+        directory.number = len(order)
+        directory.nlink = 2 + len(children)
+        for child in children:
+            child.parent = directory.number
+    root.parent = len(order) + 1
+    return order
+
+
+def _prepare(root: Directory) -> None:
+    stack = [root]
+    while stack:
+        directory = stack.pop()
+        directory.entries = dict(sorted(directory.entries.items()))
+        for inode in directory.entries.values():
+            inode.number = inode.nlink = 0
+            if isinstance(inode, Directory):
+                stack.append(inode)
+
+
+def _subdirectories(directory: Directory) -> Iterator[Directory]:
+    return iter([inode for inode in directory.entries.values() if isinstance(inode, Directory)])
+
+
+def assemble(
+    root: Directory, fragments: Sequence[tuple[int, int]], compressor: Compressor, block_size: int, data_end: int
+) -> tuple[bytes, Superblock]:
+    """Make all of an image that is not data.
+
+    The tables' order is the one the kernel requires: inodes, directories, fragments, export, ids.
+
+    Args:
+        root: The tree; every file's data say where in the image they are.
+        fragments: (start, size word) of each fragment block.
+        compressor: For the metadata; the data must be in the same.
+        block_size: Bytes per data block.
+        data_end: Where the data end and the metadata begin.
+
+    Returns:
+        The metadata, and the superblock.
+
+    Raises:
+        ConvertError: The tree has more than the format can hold.
+    """
+    order = number(root)
+    inode_table, directory_table = MetadataWriter(compressor), MetadataWriter(compressor)
+    ids: dict[int, int] = {}
+    references = array("Q")
+    for inode in order:
+        uid = ids.setdefault(inode.uid, len(ids))
+        gid = ids.setdefault(inode.gid, len(ids))
+        if isinstance(inode, Directory):
+            long = sum(map(len, inode.entries)) + 9 * len(inode.entries) > BLOCK
+            block, offset = directory_table.block, directory_table.offset
+            length, index = directories.write(inode.entries.items(), directory_table, indexed=long)
+            if length >> 31 or len(index) >> 16:
+                raise ConvertError("a directory has more entries than squashfs can hold")
+            record = inodes.pack_directory(inode, uid, gid, block, offset, length, index)
+        else:
+            record = inodes.pack(inode, uid, gid)
+        inode.reference = inode_table.block << 16 | inode_table.offset
+        references.append(inode.reference)
+        inode_table.write(record)
+    if len(ids) > _MAX_IDS:
+        raise ConvertError(f"{len(ids)} different owners and groups are more than squashfs can hold")
+
+    out = bytearray(inode_table.finish())
+    directory_start = data_end + len(out)
+    out += directory_table.finish()
+    fragment_pointers = superblock.NONE
+    flags = superblock.EXPORTABLE | superblock.NO_XATTRS
+    if fragments:
+        entries = b"".join(tables.FRAGMENT.pack(start, word, 0) for start, word in fragments)
+        packed, fragment_pointers = tables.pack(entries, compressor, data_end + len(out))
+        out += packed
+    else:
+        flags |= superblock.NO_FRAGMENTS
+    packed, export_pointers = tables.pack(
+        struct.pack(f"<{len(references)}Q", *references), compressor, data_end + len(out)
+    )
+    out += packed
+    packed, id_pointers = tables.pack(struct.pack(f"<{len(ids)}I", *ids), compressor, data_end + len(out))
+    out += packed
+    return bytes(out), Superblock(
+        magic=superblock.MAGIC,
+        inode_count=len(order),
+        mkfs_time=0,
+        block_size=block_size,
+        fragment_count=len(fragments),
+        compressor=compressor.id,
+        block_log=block_size.bit_length() - 1,
+        flags=flags,
+        id_count=len(ids),
+        major=4,
+        minor=0,
+        root=root.reference,
+        bytes_used=data_end + len(out),
+        id_table=id_pointers,
+        xattr_table=superblock.NONE,
+        inode_table=data_end,
+        directory_table=directory_start,
+        fragment_table=fragment_pointers,
+        export_table=export_pointers,
+    )

@@ -1,0 +1,228 @@
+"""Look into an image without mounting it."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from hpcbinder.errors import ConvertError
+from hpcbinder.squashfs import tree
+from hpcbinder.squashfs.archive import Archive
+from hpcbinder.squashfs.tree import Directory, File, Inode, Special, Symlink
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_KINDS = ("", "directory", "file", "symlink", "block", "character", "fifo", "socket")
+_MAX_LINKS = 40
+"""Symbolic links followed for one path, as in Linux."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What is known about one file.
+
+    Attributes:
+        kind: `file`, `directory`, `symlink`, `block`, `character`, `fifo` or `socket`.
+        mode: Permission bits (12 of them).
+        mtime: Unix time in seconds.
+        size: Bytes of a file; 0 for the others.
+        nlink: Names it has.
+        target: Of a symbolic link.
+        device: Major and minor number of a device.
+        number: Inode number: the same for all names of one file.
+    """
+
+    kind: str
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+    size: int
+    nlink: int
+    target: str | None = None
+    device: tuple[int, int] | None = None
+    number: int = 0
+
+
+class Image:
+    """A squashfs image open for reading; a context manager. Made by `Image.open`.
+
+    Paths are `str` with undecodable bytes as surrogates (`os.fsdecode`), from the image's root, with a leading slash or
+    without; `..` does not leave the image. Symbolic links are followed where a method says so. Every method raises
+    ConvertError where the image is damaged.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, offset: int = 0) -> Image:
+        """Open an image.
+
+        Args:
+            path: The file.
+            offset: Bytes in front of the image (a SIF's header).
+
+        Raises:
+            ConvertError: There is no image we can read.
+        """
+        return cls(Archive(path, offset))
+
+    def lookup(self, path: str, *, follow: bool = False) -> Node | None:
+        """What is at `path`; None if nothing is.
+
+        Args:
+            path: Where to look.
+            follow: Follow symbolic links, also in the middle, all inside the image.
+        """
+        inode = self._find(path, follow)
+        return None if inode is None else _node(inode)
+
+    def listdir(self, path: str, *, follow: bool = False) -> list[str]:
+        """The names in a directory, sorted by their bytes.
+
+        Raises:
+            ConvertError: No directory is there.
+        """
+        inode = self._find(path, follow)
+        if not isinstance(inode, Directory):
+            raise ConvertError(f"no directory {path!r} in the image", where=self._archive.path)
+        return [os.fsdecode(name) for name, _, _ in sorted(self._archive.listing(inode))]
+
+    def readlink(self, path: str) -> str:
+        """A symbolic link's target.
+
+        Raises:
+            ConvertError: No symbolic link is there.
+        """
+        inode = self._find(path, False)
+        if not isinstance(inode, Symlink):
+            raise ConvertError(f"no symbolic link {path!r} in the image", where=self._archive.path)
+        return os.fsdecode(inode.target)
+
+    def read(self, path: str, limit: int = 16 << 20, *, follow: bool = False) -> bytes:
+        """A file's content.
+
+        Args:
+            path: The file.
+            limit: Most bytes it may have.
+            follow: Follow symbolic links.
+
+        Raises:
+            ConvertError: No file is there, or it is longer.
+        """
+        inode = self._file(path, follow)
+        if inode.size > limit:
+            raise ConvertError(f"{path!r} in the image has more than {limit} bytes", where=self._archive.path)
+        return self._archive.content(inode)
+
+    def open_file(self, path: str, *, follow: bool = False) -> io.BufferedReader:
+        """A file as a readable stream, for what may be too big for `read`; not seekable.
+
+        Raises:
+            ConvertError: No file is there.
+        """
+        stream = _BlockStream(self._archive.blocks(self._file(path, follow)))
+        return io.BufferedReader(stream, self._archive.superblock.block_size)
+
+    def walk(self) -> Iterator[tuple[str, Node]]:
+        """Every path (without a leading slash; the root is "") and what is there, a directory before its content,
+        names sorted by their bytes. Reads the whole tree first."""
+        root = self._archive.load()
+        yield "", _node(root)
+        for path, inode in tree.walk(root):
+            yield os.fsdecode(path), _node(inode)
+
+    def _file(self, path: str, follow: bool) -> File:
+        inode = self._find(path, follow)
+        if not isinstance(inode, File):
+            raise ConvertError(f"no file {path!r} in the image", where=self._archive.path)
+        return inode
+
+    def _find(self, path: str, follow: bool) -> Inode | None:
+        root = self._archive.root()
+        parents: list[Directory] = []
+        here: Inode = root
+        waiting = os.fsencode(path).split(b"/")[::-1]
+        links = 0
+        while waiting:
+            name = waiting.pop()
+            if name in (b"", b"."):
+                continue
+            if not isinstance(here, Directory):
+                return None
+            if name == b"..":
+                here = parents.pop() if parents else root
+                continue
+            below = self._entry(here, name)
+            if below is None:
+                return None
+            if follow and isinstance(below, Symlink):
+                links += 1
+                if links > _MAX_LINKS:
+                    return None
+                if below.target.startswith(b"/"):
+                    here, parents = root, []
+                waiting += below.target.split(b"/")[::-1]
+                continue
+            parents.append(here)
+            here = below
+        return here
+
+    def _entry(self, directory: Directory, wanted: bytes) -> Inode | None:
+        for name, reference, _ in self._archive.listing(directory):
+            if name == wanted:
+                return self._archive.inode(reference)[0]
+        return None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._archive.close()
+
+    def __enter__(self) -> Image:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _BlockStream(io.RawIOBase):
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        if not self._rest:
+            self._rest = memoryview(next(self._blocks, b""))
+        view = memoryview(buffer)
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def _node(inode: Inode) -> Node:
+    return Node(
+        kind=_KINDS[inode.type],
+        mode=inode.mode,
+        uid=inode.uid,
+        gid=inode.gid,
+        mtime=inode.mtime,
+        size=inode.size if isinstance(inode, File) else 0,
+        nlink=inode.nlink,
+        target=os.fsdecode(inode.target) if isinstance(inode, Symlink) else None,
+        device=tree.device_parts(inode.device)
+        if isinstance(inode, Special) and inode.type in (tree.BLOCK_DEVICE, tree.CHARACTER_DEVICE)
+        else None,
+        number=inode.number,
+    )

@@ -1,0 +1,63 @@
+"""One layer's tar into one squashfs image, once: what `merge` makes whole images from."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from hpcbinder.errors import ConvertError
+from hpcbinder.squashfs import compressors, emit, notes, superblock, tar
+from hpcbinder.squashfs.blocks import DataWriter
+from hpcbinder.squashfs.ingest import TreeBuilder
+from hpcbinder.squashfs.options import Options
+from hpcbinder.squashfs.output import finish_image, replacing
+from hpcbinder.squashfs.tree import File
+
+
+def write_layer(stream: BinaryIO, out: Path, options: Options, *, jobs: int | None = None) -> str:
+    """Squash a layer.
+
+    `.wh.` names stay as ordinary entries. The bytes depend on the tar, the options and the compressor's version, not on
+    `jobs`. `out` appears complete or not at all. Extended attributes are dropped: those that layers have are
+    `security.*`, which mean nothing to a runtime without privileges.
+
+    Args:
+        stream: The layer's uncompressed tar; read to its very end.
+        out: File to make or replace.
+        options: How to write it.
+        jobs: Threads that compress, None for one per usable core.
+
+    Returns:
+        The layer's DiffID: `sha256:<hex>` of all bytes of `stream` (OCI image spec, config.md).
+
+    Raises:
+        ConvertError: The tar is damaged or has what no image can hold, or `out` cannot be written.
+    """
+    hashed = tar.HashedStream(stream)
+    try:
+        with replacing(out) as file:
+            _write(tar.TarReader(hashed), file, options, jobs or len(os.sched_getaffinity(0)))
+            return hashed.digest()
+    finally:
+        hashed.close()
+
+
+def _write(members: tar.TarReader, file: int, options: Options, jobs: int) -> None:
+    compressor = compressors.by_name(options.compressor, options.effective_level)
+    builder = TreeBuilder()
+    with DataWriter(file, superblock.SIZE, options.block_size, compressor, jobs) as writer:
+        for member in members:
+            try:
+                builder.add(member, writer.add(member.size, members.read))
+            except ConvertError as error:
+                raise ConvertError(f"tar member {tar.quoted(member.name)}: {error.message}", hint=error.hint) from None
+        content = builder.finish()
+        if content:
+            data = writer.add(len(content), io.BytesIO(content).read)
+            builder.root.entries[notes.NAME] = File(0o644, 0, 0, 0, len(content), data)
+        fragments, end = writer.finish()
+    metadata, block = emit.assemble(builder.root, fragments, compressor, options.block_size, end)
+    # A file that turned out to be another's twin may have been written and taken back behind this end.
+    os.ftruncate(file, finish_image(file, 0, metadata, block))

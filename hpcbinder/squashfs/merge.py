@@ -1,0 +1,252 @@
+"""Layers into one image without unpacking a block of data: stored blocks are copied, only the metadata are made anew.
+
+A data block means the same wherever it lies, as long as block size and compressor agree, so a file moves by adding to
+its start, and its tail by renumbering fragment blocks. What no file of the result uses is left behind. Whiteouts are
+those of the OCI image spec (layer.md, "Whiteouts"): in one layer an opaque mark comes first, then whiteouts, then what
+the layer has, whatever order its tar had them in.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+from hpcbinder.errors import ConvertError
+from hpcbinder.squashfs import compressors, emit, notes, tree
+from hpcbinder.squashfs.archive import Archive
+from hpcbinder.squashfs.ingest import new_directory
+from hpcbinder.squashfs.notes import Notes
+from hpcbinder.squashfs.output import finish_image, write_at
+from hpcbinder.squashfs.superblock import SIZE
+from hpcbinder.squashfs.tree import NO_FRAGMENT, Data, Directory, File, Inode
+
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
+_COPY_CHUNK = 1 << 30
+_NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.EIO}
+"""What `copy_file_range` fails with where the kernel or a file system cannot do it."""
+
+
+def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0) -> int:
+    """Make one image of layers that `write_layer` made.
+
+    The bytes depend on the layers only. Hard links stay; extended attributes are dropped.
+
+    Args:
+        layers: Their files, the lowest first; at least one, all of one block size and compressor (gzip or zstd).
+        out: File open for reading and writing, with a descriptor; written from `offset` on, not shortened, and left
+            positioned behind the image.
+        offset: Where in `out` the image begins, in bytes.
+
+    Returns:
+        The image's bytes, padded to a multiple of 4096.
+
+    Raises:
+        ConvertError: A layer cannot be read, is damaged or does not fit the others, a hard link leads nowhere, or `out`
+            cannot be written.
+    """
+    if not layers:
+        raise ConvertError("no layers to merge")
+    out.flush()
+    with ExitStack() as stack:
+        archives = [stack.enter_context(Archive(path)) for path in layers]
+        _agree(archives)
+        root = new_directory()
+        for index, archive in enumerate(archives):
+            upper = archive.load(index)
+            apply(root, upper, _notes(archive, upper))
+        mover = _Mover(archives, out.fileno(), offset)
+        for data in _contents(root):
+            mover.want(data)
+        mover.copy()
+        first = archives[0]
+        # At the default level, whatever the layers have: it is about one byte in a hundred.
+        metadata, block = emit.assemble(root, mover.fragments, first.compressor, first.superblock.block_size, mover.end)
+        size = finish_image(out.fileno(), offset, metadata, block)
+    out.seek(offset + size)
+    return size
+
+
+def _agree(archives: Sequence[Archive]) -> None:
+    first = archives[0].superblock
+    if first.compressor not in (compressors.GZIP, compressors.ZSTD):
+        raise ConvertError("only layers in gzip or zstd can be merged", where=archives[0].path)
+    for archive in archives[1:]:
+        block = archive.superblock
+        if (block.block_size, block.compressor) != (first.block_size, first.compressor):
+            raise ConvertError(
+                f"has blocks of {block.block_size} bytes in {compressors.NAMES[block.compressor]}, the first layer has "
+                f"{first.block_size} in {compressors.NAMES[first.compressor]}",
+                where=archive.path,
+            )
+
+
+def _notes(archive: Archive, root: Directory) -> Notes:
+    inode = root.entries.get(notes.NAME)
+    if not isinstance(inode, File):
+        return Notes()
+    if inode.size > notes.MAX_SIZE:
+        raise ConvertError("damaged layer: its notes are too long", where=archive.path)
+    try:
+        return notes.unpack(archive.content(inode))
+    except ConvertError as error:
+        raise ConvertError(error.message, where=archive.path) from None
+
+
+def apply(root: Directory, upper: Directory, said: Notes) -> None:
+    """Lay one layer over a tree.
+
+    Args:
+        root: The tree so far; changed in place, takes over the layer's inodes.
+        upper: The layer's root, `.wh.` names and all.
+        said: The layer's notes.
+
+    Raises:
+        ConvertError: A hard link's other name is not there.
+    """
+    before = [_find(root, target) for _, target in said.links]
+    implied = {id(inode) for path in said.implied if isinstance(inode := _find(upper, path), Directory)}
+    if (upper.mode, upper.uid, upper.gid, upper.mtime) == (0o755, 0, 0, 0):
+        # Layers seldom have a member for the root; one that says no more than the default changes nothing.
+        implied.add(id(upper))
+    stack = [(root, upper)]
+    while stack:
+        lower, over = stack.pop()
+        if id(over) not in implied:
+            lower.mode, lower.uid, lower.gid, lower.mtime = over.mode, over.uid, over.gid, over.mtime
+        entries = lower.entries
+        if _OPAQUE in over.entries:
+            entries.clear()
+        hidden = [name for name in over.entries if name.startswith(_WHITEOUT)]
+        for name in hidden:
+            entries.pop(name[len(_WHITEOUT) :], None)
+            del over.entries[name]
+        for name, inode in over.entries.items():
+            if isinstance(inode, Directory):
+                there = entries.get(name)
+                if not isinstance(there, Directory):
+                    # An empty one that takes the upper's content, whose whiteouts have nothing left to hide there.
+                    there = entries[name] = Directory(inode.mode, inode.uid, inode.gid, inode.mtime)
+                stack.append((there, inode))
+            else:
+                entries[name] = inode
+    for (path, target), lower_inode in zip(said.links, before, strict=True):
+        inode = _find(root, target) or lower_inode
+        folder, _, name = path.rpartition(b"/")
+        parent = _find(root, folder) if folder else root
+        if inode is None or isinstance(inode, Directory) or not isinstance(parent, Directory):
+            raise ConvertError(f"hard link {os.fsdecode(path)!r} leads to {os.fsdecode(target)!r}, which no layer has")
+        parent.entries[name] = inode
+
+
+def _find(root: Directory, path: bytes) -> Inode | None:
+    here: Inode | None = root
+    for name in path.split(b"/"):
+        here = here.entries.get(name) if isinstance(here, Directory) else None
+    return here
+
+
+def _contents(root: Directory) -> Iterator[Data]:
+    stack = [root]
+    seen: set[int] = set()
+    while stack:
+        for inode in stack.pop().entries.values():
+            if isinstance(inode, Directory):
+                stack.append(inode)
+            elif isinstance(inode, File) and id(inode) not in seen:
+                seen.add(id(inode))
+                yield inode.data
+
+
+class _Mover:
+    """Copies what is wanted of the layers' data and tells files where it went.
+
+    Attributes:
+        fragments: The new fragment table.
+        end: Where the data end in the new image.
+    """
+
+    def __init__(self, archives: Sequence[Archive], file: int, offset: int) -> None:
+        self._archives = archives
+        self._file = file
+        self._offset = offset
+        self._wanted: list[list[Data]] = [[] for _ in archives]
+        self.fragments: list[tuple[int, int]] = []
+        self.end = SIZE
+
+    def want(self, data: Data) -> None:
+        """Have a file's data copied."""
+        if data.words or data.fragment != NO_FRAGMENT:
+            self._wanted[data.layer].append(data)
+
+    def copy(self) -> None:
+        """Copy, and change all that was wanted to where it now is."""
+        for archive, wanted in zip(self._archives, self._wanted, strict=True):
+            extents: dict[int, int] = {}
+            for data in wanted:
+                stored = data.stored()
+                if stored:
+                    extents[data.start] = max(stored, extents.get(data.start, 0))
+                else:
+                    data.start = 0
+            fragments = {
+                index: archive.fragment(index)
+                for index in sorted({data.fragment for data in wanted if data.fragment != NO_FRAGMENT})
+            }
+            for start, word in fragments.values():
+                extents[start] = max(word & tree.STORED_SIZE, extents.get(start, 0))
+            runs = _runs(extents)
+            starts = [start for start, _ in runs]
+            deltas = []
+            for start, length in runs:
+                deltas.append(self.end - start)
+                _copy(archive, start, length, self._file, self._offset + self.end)
+                self.end += length
+            renumbered = {}
+            for index, (start, word) in fragments.items():
+                renumbered[index] = len(self.fragments)
+                self.fragments.append((start + deltas[bisect_right(starts, start) - 1], word))
+            for data in wanted:
+                if data.start:
+                    data.start += deltas[bisect_right(starts, data.start) - 1]
+                if data.fragment != NO_FRAGMENT:
+                    data.fragment = renumbered[data.fragment]
+
+
+def _runs(extents: dict[int, int]) -> list[tuple[int, int]]:
+    runs: list[tuple[int, int]] = []
+    for start, length in sorted(extents.items()):
+        if runs and start <= runs[-1][0] + runs[-1][1]:
+            begin, before = runs[-1]
+            runs[-1] = (begin, max(before, start + length - begin))
+        else:
+            runs.append((start, length))
+    return runs
+
+
+def _copy(archive: Archive, start: int, length: int, file: int, position: int) -> None:
+    source = archive.offset + start
+    while length:
+        try:
+            count = os.copy_file_range(archive.file, file, min(length, _COPY_CHUNK), source, position)
+        except OSError as error:
+            if error.errno not in _NO_COPY:
+                raise ConvertError(f"cannot write the squashfs image: {error.strerror}") from None
+            count = 0
+        if not count:
+            break
+        source += count
+        position += count
+        length -= count
+    source -= archive.offset
+    while length:
+        data = archive.read(source, min(length, 1 << 20))
+        write_at(file, data, position)
+        source += len(data)
+        position += len(data)
+        length -= len(data)

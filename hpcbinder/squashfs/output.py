@@ -1,0 +1,77 @@
+"""Writing an image's parts at their places in an open file, and files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpcbinder.errors import ConvertError
+from hpcbinder.squashfs import superblock
+from hpcbinder.squashfs.superblock import Superblock
+
+
+def write_at(file: int, data: bytes | bytearray | memoryview, position: int) -> None:
+    """Write all of `data` at `position` of an open file.
+
+    Raises:
+        ConvertError: The file system does not take it.
+    """
+    view = memoryview(data)
+    while view:
+        try:
+            count = os.pwrite(file, view, position)
+        except OSError as error:
+            raise ConvertError(f"cannot write the squashfs image: {error.strerror}") from None
+        position += count
+        view = view[count:]
+
+
+def finish_image(file: int, offset: int, metadata: bytes, block: Superblock) -> int:
+    """Write what follows the data, the padding, and at last the superblock.
+
+    Args:
+        file: Descriptor of the file.
+        offset: Where in it the image begins.
+        metadata: All that follows the data.
+        block: The superblock.
+
+    Returns:
+        The image's bytes, with its padding.
+    """
+    size = -(-block.bytes_used // superblock.PADDING) * superblock.PADDING
+    write_at(file, metadata + bytes(size - block.bytes_used), offset + block.inode_table)
+    write_at(file, block.pack(), offset)
+    return size
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[int]:
+    """A new file that takes the place of `out` when the block ends well, and vanishes when not.
+
+    Yields:
+        Its descriptor, open for reading and writing.
+
+    Raises:
+        ConvertError: It cannot be made.
+    """
+    temporary = out.parent / f".{out.name}.{secrets.token_hex(8)}.tmp"
+    try:
+        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise ConvertError(f"cannot write: {error.strerror}", where=str(out)) from None
+    try:
+        try:
+            yield file
+            os.fsync(file)
+        finally:
+            os.close(file)
+        temporary.replace(out)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConvertError(f"cannot write: {error.strerror}", where=str(out)) from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,3 @@
+"""Fixtures that bring up real engines and runtimes; see ``rig/README.md``."""
+
+pytest_plugins = ["rig.fixtures", "images"]

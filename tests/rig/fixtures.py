@@ -1,0 +1,134 @@
+"""What tests ask for: ``rig``, ``dockerd``, ``apptainer``, ``charliecloud`` and ``user``. And the order of tests.
+
+A part that cannot be had on a machine skips its tests with the reason; in CI a skip that is not on
+``tests/allowed_skips.txt`` is a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from . import Apptainer, Charliecloud, Dockerd, Rig, RigError, User
+
+_PARTS = {"rig", "dockerd", "apptainer", "charliecloud", "user"}
+_ALLOWED = Path(__file__).parent.parent / "allowed_skips.txt"
+
+
+@pytest.fixture(scope="session")
+def rig() -> Iterator[Rig]:
+    """The rig; nothing is brought up by asking for it."""
+    rig = Rig()
+    yield rig
+    rig.close()
+
+
+@contextlib.contextmanager
+def _borrowed(rig: Rig, name: str) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(rig.borrowed(name))
+        except RigError as error:
+            pytest.skip(f"rig: {error}")
+        yield
+
+
+@pytest.fixture(scope="session")
+def dockerd(rig: Rig) -> Iterator[Dockerd]:
+    """A Docker daemon of the tests' own; give ``dockerd.host``, or ``dockerd.environment`` to a client."""
+    with _borrowed(rig, "dockerd"):
+        yield rig.dockerd
+
+
+@pytest.fixture(scope="session")
+def apptainer(rig: Rig) -> Iterator[Apptainer]:
+    """Apptainer: ``apptainer.path`` is the program, ``apptainer.bin`` the folder for ``PATH``."""
+    with _borrowed(rig, "apptainer"):
+        yield rig.apptainer
+
+
+@pytest.fixture(scope="session")
+def charliecloud(rig: Rig) -> Iterator[Charliecloud]:
+    """Debian's Charliecloud: ``charliecloud.path`` is ``ch-run``."""
+    with _borrowed(rig, "charliecloud"):
+        yield rig.charliecloud
+
+
+@pytest.fixture
+def user(rig: Rig) -> Iterator[User]:
+    """An ordinary user with an empty home: ``user.run([...], network=False)``."""
+    try:
+        user = rig.user
+    except RigError as error:
+        pytest.skip(f"rig: {error}")
+    yield user
+    user.clean()
+
+
+@pytest.fixture
+def open_tmp_path() -> Iterator[Path]:
+    """A folder that every user can read; `tmp_path` is closed to all but the one who runs pytest."""
+    with tempfile.TemporaryDirectory(prefix="hpcbinder-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first, those of the rig then, heavy ones last; a test that asks for a part is one of the rig's."""
+    for item in items:
+        if _PARTS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("rig")
+    items.sort(key=lambda item: 2 if item.get_closest_marker("heavy") else 1 if item.get_closest_marker("rig") else 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skip nobody agreed to is a failure."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _judge(report, item.nodeid)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a whole file that skips itself."""
+    report = yield
+    if report.skipped:
+        _judge(report, collector.nodeid)
+    return report
+
+
+def _judge(report: pytest.TestReport | pytest.CollectReport, nodeid: str) -> None:
+    if os.environ.get("CI") and not any(pattern.fullmatch(nodeid) for pattern in allowed_skips(_ALLOWED.read_text())):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nCI is set, and this test is not on tests/{_ALLOWED.name}"
+
+
+def allowed_skips(text: str) -> list[re.Pattern[str]]:
+    """Read the list of tests that may skip in CI.
+
+    Args:
+        text: Lines ``NODEID  # REASON``; ``*`` in the node id stands for anything; other lines are comments or empty.
+
+    Raises:
+        ValueError: a line has no reason.
+    """
+    patterns = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            nodeid, hash_, reason = line.partition("  # ")
+            if not hash_ or not reason.strip():
+                raise ValueError(f"{_ALLOWED.name}:{number}: NODEID, two blanks, # and a reason are wanted")
+            patterns.append(re.compile(re.escape(nodeid.strip()).replace(r"\*", ".*"), re.DOTALL))
+    return patterns

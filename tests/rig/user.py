@@ -1,0 +1,234 @@
+"""An ordinary user to run things as, without an account on the machine.
+
+The account exists only in the mount namespace of the processes that run as it: copies of ``/etc/passwd``,
+``/etc/group``, ``/etc/subuid`` and ``/etc/subgid`` with one line more are bound over the real ones there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from . import packages
+from .process import Process, RigError
+
+NAME = "hpcbinder-test"
+PACKAGES = ("iproute2", "mount", "uidmap", "util-linux")
+_IDS = range(58000, 58100)  # above what adduser hands out early, below Debian's reserved ones
+_SUBIDS = 65536
+
+# $1: folder with the files, $2: 1 for no network, $3: id, then the command.
+_ENTER = """
+set -eu
+for name in passwd group subuid subgid; do
+    if [ -e "/etc/$name" ]; then mount --bind "$1/$name" "/etc/$name"; fi
+done
+if [ "$2" = 1 ]; then ip link set lo up; fi
+id=$3
+shift 3
+exec setpriv --reuid "$id" --regid "$id" --clear-groups --inh-caps=-all -- "$@"
+"""
+
+
+class User:
+    """An unprivileged user with an id and a home folder that no other test session has.
+
+    Args:
+        folder: The rig's state folder; every user must be able to reach it.
+
+    Raises:
+        RigError: not root, or the folder is closed to other users.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if os.geteuid() != 0:
+            raise RigError("running as another user needs root (run the same command with sudo)")
+        packages.ensure(PACKAGES)
+        closed = next((part for part in (folder, *folder.parents) if not part.stat().st_mode & 0o001), None)
+        if closed is not None:
+            raise RigError(f"ordinary users cannot reach {folder}: {closed} is closed to them")
+        self.name = NAME
+        self.uid, self._lock = _free_id(folder / "users")
+        self._files = folder / "users" / str(self.uid)
+        self.home = self._files / "home"
+        self.clean()  # after a session that was killed
+        shutil.rmtree(self._files, ignore_errors=True)
+        self._files.mkdir(mode=0o755)
+        self.home.mkdir(mode=0o700)
+        os.chown(self.home, self.uid, self.uid)
+        self._write("passwd", f"{NAME}:x:{self.uid}:{self.uid}::{self.home}:/bin/sh\n")
+        self._write("group", f"{NAME}:x:{self.uid}:\n")
+        for name in ("subuid", "subgid"):
+            self._write(name, f"{NAME}:{_free_subids(Path('/etc') / name)}:{_SUBIDS}\n")
+
+    def close(self) -> None:
+        """End what still runs as this user and remove its files; the id is free again."""
+        self.clean()
+        shutil.rmtree(self._files, ignore_errors=True)
+        self._lock.close()
+
+    def _write(self, name: str, line: str) -> None:
+        system = Path("/etc") / name
+        text = system.read_text() if system.exists() else ""
+        partial = self._files / f".{name}.{os.getpid()}"
+        partial.write_text(text + ("" if not text or text.endswith("\n") else "\n") + line)
+        partial.chmod(0o644)
+        partial.replace(self._files / name)
+
+    def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """A login's environment, nothing of root's; with ``env`` on top."""
+        return {
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "LOGNAME": NAME,
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "SHELL": "/bin/sh",
+            "USER": NAME,
+            **(env or {}),
+        }
+
+    def command(self, argv: Sequence[str | os.PathLike[str]], *, network: bool = True) -> list[str]:
+        """The command line that runs ``argv`` as this user, for whoever starts processes in its own way.
+
+        Each part replaces itself with the next, so the process started is ``argv`` itself: signals reach it. Set
+        `environment` too.
+
+        Args:
+            argv: Program and arguments.
+            network: Without it there is a network namespace with only ``lo``, which is up.
+        """
+        unshare = ["unshare", "--mount", "--propagation", "slave", *([] if network else ["--net"]), "--"]
+        entry = ["/bin/sh", "-c", _ENTER, "rig-user", str(self._files), "" if network else "1", str(self.uid)]
+        return [*unshare, *entry, *(os.fspath(part) for part in argv)]
+
+    def run(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        network: bool = True,
+        timeout: float = 300,
+        check: bool = True,
+        input: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as this user and wait for it; output is captured as text.
+
+        Args:
+            argv: Program and arguments.
+            env: Variables besides `environment`'s.
+            cwd: Where; the user's home if not given.
+            network: Whether there is any besides ``lo``.
+            timeout: Seconds.
+            check: Fail the test, with both outputs, when the command fails.
+            input: What the command reads.
+        """
+        done = subprocess.run(
+            self.command(argv, network=network),
+            env=self.environment(env),
+            cwd=cwd or self.home,
+            timeout=timeout,
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if check and done.returncode != 0:
+            text = " ".join(os.fspath(part) for part in argv)
+            raise AssertionError(
+                f"exit {done.returncode}: {text}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
+            )
+        return done
+
+    def popen(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        network: bool = True,
+        stdout: int | IO[Any] | None = subprocess.PIPE,
+        stderr: int | IO[Any] | None = subprocess.STDOUT,
+    ) -> subprocess.Popen[str]:
+        """Start a command as this user, in a session of its own."""
+        return subprocess.Popen(
+            self.command(argv, network=network),
+            env=self.environment(env),
+            cwd=cwd or self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+
+    def own(self, *paths: Path) -> None:
+        """Give files and whole folders to this user."""
+        for path in paths:
+            os.chown(path, self.uid, self.uid, follow_symlinks=False)
+            if path.is_dir() and not path.is_symlink():
+                self.own(*path.iterdir())
+
+    def processes(self) -> dict[Process, str]:
+        """What runs as this user, with its command line. Wait a moment after an end: some go a little later."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and entry.stat().st_uid == self.uid:
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                    found[Process.of(int(entry.name))] = line or (entry / "comm").read_text().strip()
+        return found
+
+    def clean(self) -> None:
+        """End what still runs as this user, and empty its home."""
+        for _ in range(20):  # what is ended may just be starting another
+            left = self.processes()
+            if not left:
+                break
+            for process in left:
+                process.signal(signal.SIGKILL)
+            for process in left:
+                process.wait(1)
+        for entry in self.home.iterdir() if self.home.is_dir() else ():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink()
+
+
+def _free_id(folder: Path) -> tuple[int, IO[str]]:
+    """An id that no account and no other session has, and the file whose lock says so."""
+    folder.mkdir(mode=0o755, exist_ok=True)
+    for number in _IDS:
+        with contextlib.suppress(KeyError):
+            pwd.getpwuid(number)
+            continue
+        lock = (folder / f"{number}.lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        return number, lock
+    raise RigError("no free user id for the tests")
+
+
+def _free_subids(path: Path) -> int:
+    """The first id after all the ranges a file gives away."""
+    top = 1_000_000_000
+    if path.exists():
+        for line in path.read_text().splitlines():
+            parts = line.split(":")
+            if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
+                top = max(top, int(parts[1]) + int(parts[2]))
+    return top
