@@ -79,4 +79,5 @@ def line(rig: Rig, dockerd: Dockerd) -> Line:
 @pytest.fixture(scope="session")
 def contract_image(line: Line) -> dict[str, Any]:
     """tests/repos/contract, built: it uses every file that the buildpacks know."""
-    return line.build(line.repository("contract"))
+    formats = [word for name in ("sif", "squashfs", "shifter") for word in ("--format", name)]
+    return line.build(line.repository("contract"), *formats)

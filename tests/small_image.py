@@ -23,29 +23,10 @@ from rig import Rig
 
 PATH = f"{contract.ENV_PREFIX}/bin:/usr/local/bin:/usr/bin:/bin"
 ENV = {"PATH": PATH, "IMAGE_ID": "small", "GREETING": 'it\'s a "test" $HOME'}
-TOOLS = [
-    "basename",
-    "cat",
-    "chmod",
-    "cp",
-    "dirname",
-    "env",
-    "find",
-    "grep",
-    "id",
-    "ls",
-    "mkdir",
-    "mv",
-    "nohup",
-    "pwd",
-    "rm",
-    "setsid",
-    "sh",
-    "sleep",
-    "touch",
-    "true",
-    "uname",
-]
+TOOLS = (
+    *("basename", "cat", "chmod", "cp", "dirname", "env", "find", "grep", "id", "ls", "mkdir", "mv", "nohup"),
+    *("pwd", "rm", "setsid", "sh", "sleep", "touch", "true", "uname"),
+)
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 _ENTRYPOINT = '#!/bin/sh\nENTERED=yes\nexport ENTERED\nexec "$@"\n'
@@ -104,17 +85,7 @@ def make(root: Path, squashfs: Path) -> None:
         _libraries(root)
         partial = squashfs.with_suffix(".partial")
         partial.unlink(missing_ok=True)
-        options = [
-            "-all-root",
-            "-no-xattrs",
-            "-noappend",
-            "-quiet",
-            "-no-progress",
-            "-comp",
-            "gzip",
-            "-Xcompression-level",
-            "1",
-        ]
+        options = ["-all-root", "-no-xattrs", "-noappend", "-quiet", "-no-progress", "-Xcompression-level", "1"]
         subprocess.run(["mksquashfs", root, partial, *options], check=True, stdout=subprocess.DEVNULL)
         partial.replace(squashfs)
     finally:

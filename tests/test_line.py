@@ -193,15 +193,22 @@ def test_rm_leaves_neither_kernel_nor_image(line: Line) -> None:
     assert line.hpcbinder("show", built["id"], check=False).returncode == 8
 
 
-def test_labels_with_quotes_and_line_ends_stay_labels(line: Line) -> None:
-    folder = line.folder / 'x" evil="1\nLABEL forged=1\nRUN touch x'
+def test_labels_with_quotes_and_dollars_stay_labels(line: Line) -> None:
+    folder = line.folder / 'x" evil="1 $HOME ${PATH} \\'
     folder.mkdir(exist_ok=True)
     (folder / "README.md").write_text("x\n")
     built = line.build(str(folder), "--no-register")
     labels = record(line, built["id"])["config"]["labels"]
-    assert "forged" not in labels
     assert "evil" not in labels
     assert labels["org.opencontainers.image.source"] == str(folder)
+
+
+def test_a_folder_whose_name_forges_dockerfile_lines_is_refused(line: Line) -> None:
+    folder = line.folder / 'x"\nLABEL forged=1\nRUN touch x'
+    folder.mkdir(exist_ok=True)
+    done = line.hpcbinder("build", str(folder), "--no-register", check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_failing_step_is_one_line_with_its_output(line: Line) -> None:

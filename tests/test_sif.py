@@ -55,7 +55,7 @@ def test_the_partition_is_aligned_and_primary(tmp_path: Path) -> None:
     assert offset % 4096 == 0
     assert raw[offset : offset + size] == SQUASHFS
     assert offset + size == len(raw)
-    assert padded == size + offset - (32176 + len(OBJECTS[0].content) + len(OBJECTS[1].content))  # type: ignore[arg-type]
+    assert padded == size + offset - (32176 + len(OBJECTS[0].content) + len(OBJECTS[1].content))
     assert struct.unpack_from("<ii3s", raw, descriptor + 585 - 384) == (1, 2, b"02\0")
 
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_a_sif_is_refused() -> None:
         (lambda raw: raw[: 4096 + 2 * 585] + bytes(585) + raw[4096 + 3 * 585 :], "no primary partition"),
     ],
 )
-def test_a_damaged_file_is_one_clear_error(tmp_path: Path, damage, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_file_is_one_clear_error(tmp_path: Path, damage, words: str) -> None:
     path = tmp_path / "x.sif"
     path.write_bytes(damage(written(path)))
     with pytest.raises(ConvertError, match=words):

@@ -4,10 +4,6 @@ mkdir -p "$work/lists/partial" "$work/cache"
 set -- -q -y -o Dir::State::Lists="$work/lists" \
     -o Dir::Cache::pkgcache="$work/cache/pkgcache.bin" -o Dir::Cache::srcpkgcache="$work/cache/srcpkgcache.bin" \
     -o APT::Sandbox::User=root -o APT::Install-Recommends=false -o Dpkg::Use-Pty=0
-if [ -s /run/hpcbinder/site/sources.list ]; then
-    set -- "$@" -o Dir::Etc::SourceList=/run/hpcbinder/site/sources.list -o Dir::Etc::SourceParts=/dev/null
-fi
-
 apt-get "$@" -o Acquire::Retries=3 update
 # The names were checked to be names: no options, no patterns.
 # shellcheck disable=SC2046
@@ -18,7 +14,7 @@ fi
 
 apt-get "$@" clean
 rm -rf /var/log/apt /var/log/dpkg.log /var/log/alternatives.log /var/cache/debconf/*-old /var/lib/dpkg/*-old \
-    /var/cache/ldconfig/aux-cache
+    /var/cache/ldconfig/aux-cache /var/cache/apt/archives/lock
 mkdir -p /opt/hpcbinder/packages /var/log/apt
 {
     printf '['
@@ -26,4 +22,4 @@ mkdir -p /opt/hpcbinder/packages /var/log/apt
     dpkg-query -W -f '{"name": "${Package}", "version": "${Version}"}\n' | LC_ALL=C sort | sed '$!s/$/,/'
     printf ']\n'
 } >/opt/hpcbinder/packages/debian.json
-find /opt/hpcbinder -newermt '1970-01-02' -exec touch --no-dereference --date=@0 {} +
+settle /opt/hpcbinder

@@ -6,13 +6,15 @@ python=/opt/env/bin/python
 export UV_CACHE_DIR=/opt/env/.uv-cache
 trap 'rm -rf /opt/env/.uv-cache' EXIT
 if ! "$uv" pip install --quiet --python "$python" \
-    -r "$files/always.txt" -r "$files/requirements.txt" -c "$files/constraints.txt"; then
-    if ! command -v cc >/dev/null; then
-        echo "hpcbinder: the image has no compiler. If a package above failed to build, write build-essential and" \
-            "python3-dev (and the libraries it needs) into apt.txt, or ask for a version that has a wheel." >&2
+    -r "$files/always.txt" -r "$files/requirements.txt" -c "$files/constraints.txt" 2>errors; then
+    cat errors >&2
+    if ! command -v cc >/dev/null && grep -qiE 'gcc|g\+\+|compiler|Python\.h' errors; then
+        echo "hpcbinder: building a package takes a compiler: write build-essential and python3-dev (and the" \
+            "libraries it needs) into apt.txt, or ask for a version that has a wheel." >&2
     fi
     exit 1
 fi
+cat errors >&2
 
 if [ ! -e /opt/env/share/jupyter/kernels/python3/kernel.json ] ||
     ! grep -q /opt/env/bin/python /opt/env/share/jupyter/kernels/python3/kernel.json; then
@@ -23,5 +25,4 @@ fi
 mkdir -p /opt/hpcbinder/packages
 "$uv" pip list --quiet --python "$python" --format json >/opt/hpcbinder/packages/python.json
 rm -rf /opt/env/.uv-cache
-chmod -R a+rX,go-w /opt/env
-find /opt -xdev -newermt '1970-01-02' -exec touch --no-dereference --date=@0 {} +
+settle /opt

@@ -2,6 +2,7 @@
 files=/run/hpcbinder/step/files
 uv=/run/hpcbinder/tools/uv
 python=/opt/env/bin/python
+errors=/run/hpcbinder/work/errors
 export UV_CACHE_DIR=/opt/env/.uv-cache
 trap 'rm -rf /opt/env/.uv-cache' EXIT
 if [ "$(cat "$files/into-repo")" = yes ]; then
@@ -21,17 +22,19 @@ if [ "$(cat "$files/dependencies")" = yes ]; then
 else
     set -- "$@" --no-deps
 fi
-if ! "$uv" pip install --quiet --python "$python" "$@"; then
-    if ! command -v cc >/dev/null; then
-        echo "hpcbinder: the image has no compiler. If the build above wanted one, write build-essential and" \
-            "python3-dev into apt.txt." >&2
+if ! "$uv" pip install --quiet --python "$python" "$@" 2>"$errors"; then
+    cat "$errors" >&2
+    if ! command -v cc >/dev/null && grep -qiE 'gcc|g\+\+|compiler|Python\.h' "$errors"; then
+        echo "hpcbinder: building it takes a compiler: write build-essential and python3-dev into apt.txt." >&2
     fi
     exit 1
 fi
+cat "$errors" >&2
 
-"$python" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/env/lib >/dev/null || :
+# What is new has a time; all else is compiled already.
+find /opt/env/lib -name '*.py' -newermt "@$SOURCE_DATE_EPOCH" |
+    "$python" -I -m compileall -q --invalidation-mode unchecked-hash -i - >/dev/null || :
 mkdir -p /opt/hpcbinder/packages
 "$uv" pip list --quiet --python "$python" --format json >/opt/hpcbinder/packages/python.json
 rm -rf /opt/env/.uv-cache
-chmod -R a+rX,go-w /opt/env
-find /opt -xdev -newermt '1970-01-02' -exec touch --no-dereference --date=@0 {} +
+settle /opt

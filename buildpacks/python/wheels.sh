@@ -5,5 +5,4 @@ if ! /run/hpcbinder/tools/uv pip install --quiet --python /opt/env/bin/python --
     -r "$files/always.txt" -r "$files/wheels.txt" -c "$files/constraints.txt"; then
     echo "hpcbinder: not all of it can be had as wheels; the next step tries to build what is missing." >&2
 fi
-chmod -R a+rX,go-w /opt/env
-find /opt -xdev -newermt '1970-01-02' -exec touch --no-dereference --date=@0 {} +
+settle /opt

@@ -77,7 +77,6 @@ def files(suite: str) -> dict[str, tuple[int, str]]:
         "/etc/resolv.conf": (0o644, ""),
         # Nothing that is installed during a build starts a daemon (invoke-rc.d(8)).
         "/usr/sbin/policy-rc.d": (0o755, "#!/bin/sh\nexit 101\n"),
-        **{f"{STEP_DIR}/site/{name}": (0o644, "") for name in ("apt.conf", "ca.pem", "env", "sources.list")},
     }
 
 

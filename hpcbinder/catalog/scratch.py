@@ -39,7 +39,6 @@ def scratch(folder: Path) -> Iterator[Path]:
     try:
         with writing(folder):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Written once locked: who finds no machine in it leaves it alone.
             os.write(descriptor, json.dumps(_me()).encode())
             path.mkdir(mode=0o700)
         yield path
@@ -96,7 +95,13 @@ def _boot() -> str:
 
 
 def _from_here(raw: bytes) -> bool:
-    """Whether the owner runs, or ran before a reboot, on this machine."""
+    """Whether the owner runs, or ran before a reboot, on this machine.
+
+    An owner that has not said so yet is about to take its lock and then make its folder, or was killed before: its lock
+    tells. Should we come in between, it only has a folder without an owner file.
+    """
+    if not raw:
+        return True
     try:
         owner = json.loads(raw)
         return bool(owner["boot"] == _boot() or (owner["host"] == socket.gethostname()))

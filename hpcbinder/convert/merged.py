@@ -43,8 +43,11 @@ class Merged:
     def whole_file(self, path: Path) -> None:
         """Make `path` a file that is the squashfs and nothing else: another name of one there is already, if any."""
         if self._place is not None and self._place[1] == 0:
-            path.hardlink_to(self._place[0])
-            return
+            try:
+                path.hardlink_to(self._place[0])
+                return
+            except OSError:
+                pass  # a file system without hard links: a copy
         with new_file(path, 0o644) as out:
             self.write(path, out, 0)
 

@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 @dataclass(frozen=True)
 class Converted:
-    """What came out.
+    """What came out. The paths hold until the caller moves the folder.
 
     Attributes:
         formats: Format -> absolute path of the file a runtime is given (Shifter's: the squashfs; `.meta` is beside it).

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from hpcbinder.convert.environment import image_environment
+from hpcbinder.image import check_digest
 from hpcbinder.model import ImageConfig
 
 _RUNSCRIPT = "/.singularity.d/runscript"
@@ -20,7 +21,7 @@ _VOLUME = re.compile(r"/[A-Za-z0-9_:.+/-]*")
 
 def image_id(config: ImageConfig) -> str:
     """The name of the image's two files, for `shifter --image=id:…`: the hex digits of the configuration's digest."""
-    return config.digest.removeprefix("sha256:")
+    return check_digest(config.digest).removeprefix("sha256:")
 
 
 def meta_file(config: ImageConfig) -> tuple[str, tuple[str, ...]]:

@@ -63,7 +63,8 @@ class BuildLog:
             if vertex.is_step:
                 self._log(vertex.title)
             return
-        self._take(vertex, match[2])
+        if not self._failed:
+            self._take(vertex, match[2])
 
     def failure(self, code: int) -> BuildError:
         """The error of a build that ended with this exit status."""
@@ -90,7 +91,7 @@ class BuildLog:
             self._log(f"{vertex.title}: {text.lower()}")
 
     def _vertex(self, header: str) -> _Vertex:
-        source = re.search(r"\bRUN --mount=type=bind,source=([^,\s]+)", header)
+        source = re.search(r"\bRUN\s+--mount=type=bind,source=([^,\s]+)", header)
         if source:
             return _Vertex(self._titles.get(source[1], source[1]), True)
         is_step = re.match(r"\[.*\] (RUN|COPY|ADD|WORKDIR)\b", header) is not None

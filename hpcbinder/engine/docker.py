@@ -118,6 +118,7 @@ class DockerEngine:
             secrets=secrets or {},
             log=log or (lambda line: None),
             titles=titles or {},
+            scratch=scratch,
         )
         image = self.image(digest, scratch=scratch) or self.image(tag, scratch=scratch)
         if image is None:

@@ -33,7 +33,7 @@ class DockerCli:
     """
 
     def __init__(self, program: str, host: str, environ: Mapping[str, str]) -> None:
-        self._program = program
+        self.program = program
         self._host = host
         self._environ = environ
 
@@ -68,6 +68,7 @@ class DockerCli:
         secrets: Mapping[str, bytes],
         log: Callable[[str], None],
         titles: Mapping[str, str],
+        scratch: Path | None,
     ) -> str:
         """Build, and return the image's id. See `Engine.build`.
 
@@ -75,9 +76,9 @@ class DockerCli:
             network: `host` or `default`.
         """
         output = BuildLog(log, titles, passwords(secrets))
-        with self._config() as config, secret_files(secrets) as (paths, handles):
+        with self._config(scratch) as config, secret_files(secrets) as (paths, handles):
             id_file = config / "image-id"
-            argv = [self._program, "build", "--progress=plain", f"--network={network}", f"--tag={tag}"]
+            argv = [self.program, "build", "--progress=plain", f"--network={network}", f"--tag={tag}"]
             argv += [f"--target={target}"] if target else []
             argv += [f"--iidfile={id_file}"]
             argv += [f"--secret=id={name},src={path}" for name, path in sorted(paths.items())]
@@ -109,7 +110,7 @@ class DockerCli:
         with self._config() as config:
             try:
                 done = subprocess.run(
-                    [self._program, *argv],
+                    [self.program, *argv],
                     env=self._env(config),
                     stdin=subprocess.DEVNULL,
                     capture_output=True,
@@ -134,10 +135,10 @@ class DockerCli:
         }
 
     @contextmanager
-    def _config(self) -> Iterator[Path]:
+    def _config(self, place: Path | None = None) -> Iterator[Path]:
         """A configuration of our own: the person's may name proxies and registries, credentials included, which the
         client would hand to every step. Only where plugins lie is kept."""
-        with tempfile.TemporaryDirectory(prefix="hpcbinder-docker-") as name:
+        with tempfile.TemporaryDirectory(prefix="hpcbinder-docker-", dir=place) as name:
             folder = Path(name)
             theirs = self._environ.get("DOCKER_CONFIG") or f"{self._environ.get('HOME', '')}/.docker"
             (folder / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [f"{theirs}/cli-plugins"]}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,16 +65,12 @@ def site_secrets(site: SiteConfig, *, suite: str) -> dict[str, bytes]:
 
 
 def passwords(secrets: Mapping[str, bytes]) -> set[str]:
-    """What must not be shown of the secrets: user names and passwords in their URLs, as written and decoded."""
+    """What must not be shown of the secrets: the passwords (or tokens) of their URLs, as written and as meant."""
     found: set[str] = set()
     for content in secrets.values():
-        if b"@" not in content or len(content) > 64 * 1024:
-            continue
-        for word in shlex.split(content.decode("utf-8", "replace"), comments=False):
-            url = word.partition("=")[2] if "=" in word.partition("://")[0] else word
-            if "://" in url and "@" in url:
-                password = urlsplit(url).password
-                found |= {password, unquote(password)} if password else set()
+        for userinfo in re.findall(rb"://([^\s/'\"@]*(?:@[^\s/'\"@]+)*)@", content):
+            user, _, password = userinfo.decode("utf-8", "replace").partition(":")
+            found |= {password or user, unquote(password or user)}
     return found
 
 

@@ -80,8 +80,8 @@ def parse_config(raw: bytes) -> ImageConfig:
         env[name] = value
     return ImageConfig(
         digest=f"sha256:{hashlib.sha256(raw).hexdigest()}",
-        architecture=_get(data, "architecture", str),
-        created=_get(data, "created", str),
+        architecture=_text(_get(data, "architecture", str), "architecture"),
+        created=_text(_get(data, "created", str), "created"),
         env=env,
         entrypoint=_texts(run, "Entrypoint"),
         cmd=_texts(run, "Cmd"),

@@ -35,5 +35,6 @@ __all__ = [
     "server_step",
     "show",
     "step_titles",
+    "step_titles",
     "write_context",
 ]

@@ -87,7 +87,7 @@ class ContentHash:
                 whole.add(item, "")
                 continue
             inner = hashlib.sha256()
-            with repo.tree.open(item.path) as file:
+            with repo.tree.open_item(item) as file:
                 for chunk in chunks(file, item):
                     inner.update(chunk)
             whole.add(item, inner.hexdigest())

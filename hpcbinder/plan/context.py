@@ -111,7 +111,7 @@ def _write_item(writer: _Writer, name: str, item: Item, repo: Repo) -> str:
     if item.kind == "symlink":
         writer.symlink(name, item.target)
         return ""
-    with repo.tree.open(item.path) as file:
+    with repo.tree.open_item(item) as file:
         return writer.file(name, file, item)
 
 

@@ -11,7 +11,7 @@ from hpcbinder.model import BaseRef, Checkout, Decision, PackRef, Plan, Stage
 from hpcbinder.plan.content import content_of
 from hpcbinder.plan.draft import Draft, Shared
 from hpcbinder.plan.packs import Pack, Refusal
-from hpcbinder.plan.repo import Repo, open_repo
+from hpcbinder.plan.repo import IGNORE_FILES, Repo, open_repo
 from hpcbinder.plan.server import SERVER_BIN, SERVER_ENV, server_step
 from hpcbinder.plan.suites import BASE_VARIANT, SUITES
 from hpcbinder.plan.tree import show
@@ -159,6 +159,10 @@ def _decisions(packs: Sequence[Pack], without: Collection[str], repo: Repo, shar
             if pack.name in without and path is not None and path not in said:
                 decisions.append(Decision(path, False, pack.name, f"left out by --without {pack.name}"))
                 said.add(path)
+    for name in IGNORE_FILES:
+        if overlooked := repo.overlooked(name):
+            reason = f"there is a {repo.binder_name} folder, so that ignore files count only there"
+            decisions.append(Decision(overlooked, False, "content", reason))
     for name in repo.ignore.files:
         decisions.append(Decision(name, True, "content", "its patterns leave files out of the image"))
     for item in repo.tree.items.values():

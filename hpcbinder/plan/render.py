@@ -29,6 +29,20 @@ export UV_NO_CONFIG=1 UV_NO_PROGRESS=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=nev
 export SOURCE_DATE_EPOCH=1577836800
 if [ -r {STEP_DIR}/site/env ]; then . {STEP_DIR}/site/env; fi
 cd {STEP_DIR}/work
+
+# readable FOLDER...: everybody may read what is there, nobody else write. Touches only what needs it: setting what is
+# set already would copy a file of an earlier layer into this one.
+readable() {{
+    find "$@" -xdev ! -type l \\( -perm /022 -o ! -perm -444 -o -perm /111 ! -perm -111 -o -type d ! -perm -111 \\) \\
+        -exec chmod a+rX,go-w {{}} +
+}}
+
+# settle FOLDER...: readable, and with a fixed time, so that the layer's bytes do not tell when it was made.
+settle() {{
+    readable "$@"
+    find "$@" -xdev -newermt "@$SOURCE_DATE_EPOCH" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {{}} +
+}}
+
 """
 """What every step's script begins with. `site/env` is a file of the site's (mirrors, proxies), mounted for the step."""
 
@@ -97,6 +111,11 @@ def step_folder(number: int) -> str:
 
 def step_titles(plan: Plan) -> dict[str, str]:
     """Folder of each step in the context -> the step's name, for logs and errors."""
+    return {step_folder(number): step.name for number, step in enumerate(plan.steps)}
+
+
+def step_titles(plan: Plan) -> dict[str, str]:
+    """Step folder in the context -> name of the step that mounts it: what a build's log calls it."""
     return {step_folder(number): step.name for number, step in enumerate(plan.steps)}
 
 

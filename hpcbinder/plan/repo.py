@@ -45,7 +45,8 @@ class Repo:
 
     def overlooked(self, name: str) -> str | None:
         """Path of a root file that would be a config file, were there no binder folder."""
-        return self._file(name) if self.binder_name else None
+        kind = self.tree.kind(name) if self.binder_name else None
+        return None if kind in (None, "directory") else name
 
     def read_text(self, path: str) -> str:
         """Text of a config file (see `Tree.read_text`).

@@ -19,6 +19,7 @@ from hpcbinder.source.location import SCHEMES, Remote
 from hpcbinder.text import one_line
 
 _OUTPUT_LIMIT = 64 << 20
+_LINE_LIMIT = 8192
 
 _SETTINGS = (
     "core.hooksPath=/dev/null",
@@ -130,6 +131,10 @@ class GitCommand:
         self._environment["HPCBINDER_GIT_USERNAME"] = remote.username
         self._environment["HPCBINDER_GIT_PASSWORD"] = remote.password or ""
 
+    def init(self, *, sha256: bool = False) -> Result:
+        """Make our repository; its ids are SHA-256 or SHA-1."""
+        return self.run(["init", "--quiet", "--template=", *(["--object-format=sha256"] if sha256 else [])])
+
     def run(
         self,
         arguments: Sequence[str],
@@ -151,10 +156,9 @@ class GitCommand:
         """
         git = _gitpython()
         settings = [word for setting in self._settings for word in ("-c", setting)]
-        environment = dict(self._environment)
-        if work_tree is not None:
-            environment["GIT_WORK_TREE"] = str(work_tree)
         folder = work_tree if work_tree is not None else self.git_dir.parent
+        # Always said: a git hook that called us has its own in the environment.
+        environment = {**self._environment, "GIT_WORK_TREE": str(folder)}
         try:
             # A session of its own: no terminal to ask on, and all its helpers end with it.
             process = git(str(folder)).execute(
@@ -214,9 +218,9 @@ def _read_lines(stream: Any, tail: list[str], on_line: Callable[[str], None] | N
     try:
         while chunk := stream.read1(65536):
             *lines, rest = re.split(rb"(?<=[\r\n])", rest + chunk)
-            rest = rest[-4096:]
+            rest = _shortened(rest)
             for raw in lines:
-                line = raw.decode("utf-8", "replace").rstrip()
+                line = _shortened(raw).decode("utf-8", "replace").rstrip()
                 if line and on_line is not None:
                     on_line(line)
                 if line and not raw.endswith(b"\r"):
@@ -226,6 +230,12 @@ def _read_lines(stream: Any, tail: list[str], on_line: Callable[[str], None] | N
         pass  # closed on us
     if rest.strip():
         tail.append(rest.decode("utf-8", "replace").rstrip())
+
+
+def _shortened(line: bytes) -> bytes:
+    """Both ends of a line: what happened stands before and after a path that has no end."""
+    half = _LINE_LIMIT // 2
+    return line if len(line) <= _LINE_LIMIT else line[:half] + line[-half:]
 
 
 def _gitpython() -> Any:
@@ -263,7 +273,12 @@ def _configured(key: str) -> str:
 
 _CAUSES: tuple[tuple[str, str, str | None], ...] = (
     (r"dubious ownership", "git does not trust a repository that another user owns", "see safe.directory in git help"),
-    (r"File name too long|path too long", "a path in the repository is longer than this system allows", None),
+    # git cuts its own words at 4096 bytes, before the system's reason
+    (
+        r"File name too long|path too long|(unable to|cannot) create .{3500}",
+        "a path in the repository is longer than this system allows",
+        None,
+    ),
     (r"No space left|Disk quota exceeded", "the disk or the quota is full", None),
     (r"invalid path|bad path", "the repository holds a path that git refuses", None),
     (
@@ -310,5 +325,9 @@ def explain(result: Result, url: str) -> FetchError:
             detail = redact(one_line(re.sub(r"^((remote|fatal|error): *)+", "", detail), 200))
             return FetchError(f"{meaning}: {detail}", where=url, hint=hint)
     if result.status < 0:
-        return FetchError(f"git was ended by signal {-result.status}", where=url)
+        return FetchError(
+            f"git crashed on it (signal {-result.status})",
+            where=url,
+            hint="its folders may be nested too deeply for git",
+        )
     return FetchError(f"git failed: {said or f'exit status {result.status}'}", where=url)

@@ -68,10 +68,8 @@ class _Fetch:
         self.site = site
 
     def run(self, ref: str | None, subdir: str) -> Checkout:
-        git = self._git(_ASKING)
-        # Only to have a place to ask from; the ids' kind is known afterwards.
-        self._init(git, Wanted(""))
-        wanted = resolve(git, self.url, ref)
+        # Only a place to ask from; which kind of ids the repository has is known afterwards.
+        wanted = resolve(self._new(_ASKING, Wanted("")), self.url, ref)
         if wanted.note:
             self.reporter.phase("fetch", wanted.note)
         git = self._obtain(wanted)
@@ -95,15 +93,6 @@ class _Fetch:
             shutil.rmtree(self.workdir / name, ignore_errors=True)
         self.reporter.phase("fetch", one_line(f"{self.url}: {checkout.ref} is {commit[:12]}"), 1.0)
         return checkout
-
-    def _git(self, name: str) -> GitCommand:
-        return GitCommand(self.workdir / name, site=self.site, remote=self.remote)
-
-    def _init(self, git: GitCommand, wanted: Wanted) -> None:
-        kind = ["--object-format=sha256"] if wanted.sha256 else []
-        result = git.run(["init", "--quiet", "--bare", "--template=", *kind, "--", str(git.git_dir)])
-        if result.status != 0:
-            raise explain(result, self.url)
 
     def _obtain(self, wanted: Wanted) -> GitCommand:
         """Fetch as little as the server lets us; the commit is `_TARGET` of the repository returned."""
@@ -136,8 +125,8 @@ class _Fetch:
         return git
 
     def _new(self, name: str, wanted: Wanted) -> GitCommand:
-        git = self._git(name)
-        self._init(git, wanted)
+        git = GitCommand(self.workdir / name, site=self.site, remote=self.remote)
+        self._checked(git.init(sha256=wanted.sha256))
         return git
 
     def _transfer(self, git: GitCommand, options: list[str], *refspecs: str) -> Result:
@@ -148,7 +137,9 @@ class _Fetch:
         )
 
     def _all(self, git: GitCommand, options: list[str]) -> None:
-        self._checked(self._transfer(git, options, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"))
+        self._checked(
+            self._transfer(git, options, "+refs/heads/*:refs/hpcbinder/heads/*", "+refs/tags/*:refs/hpcbinder/tags/*")
+        )
 
     def _whole(self, git: GitCommand, commit: str) -> bool:
         """Whether every file of the commit is here."""

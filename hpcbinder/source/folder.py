@@ -95,15 +95,10 @@ def _time(commit: str, objects: Path, workdir: Path) -> int | None:
     """Time (s) of a commit, by git but without that repository's configuration. None if it cannot be had."""
     git_dir = workdir / "head.git"
     try:
-        GitCommand(git_dir).run(_init(git_dir, commit))
+        GitCommand(git_dir).init(sha256=len(commit) == 64)
         return commit_time(GitCommand(git_dir, objects=objects.absolute()), commit)
     except HpcbinderError:
         return None
-
-
-def _init(git_dir: Path, commit: str) -> list[str]:
-    format_ = "sha256" if len(commit) == 64 else "sha1"
-    return ["init", "--quiet", "--bare", "--template=", f"--object-format={format_}", "--", str(git_dir)]
 
 
 def _small(path: Path, limit: int = 65536) -> str | None:

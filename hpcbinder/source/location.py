@@ -39,7 +39,8 @@ class Folder:
     path: Path
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\ud800-\udc7f\udd00-\udfff]")
+"""Control characters, and halves of characters that no file name or argument can hold."""
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*::")
 _HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])"
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
@@ -87,7 +88,7 @@ def parse_ref(ref: str) -> str:
         raise UsageError(f"{_shown(ref)} is not a branch, tag or commit: it begins like an option")
     bad = (
         not ref
-        or len(ref.encode("utf-8", "surrogateescape")) > 250
+        or len(ref.encode("utf-8", "surrogatepass")) > 250
         or _CONTROL.search(ref)
         or any(c in " ~^:?*[\\" for c in ref)
         or ".." in ref

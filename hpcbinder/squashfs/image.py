@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _KINDS = ("", "directory", "file", "symlink", "block", "character", "fifo", "socket")
 _MAX_LINKS = 40
 """Symbolic links followed for one path, as in Linux."""
+_LISTINGS = 64
+"""Directories whose names are kept at hand."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Image:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
+        self._listings: dict[tuple[int, int], dict[bytes, int]] = {}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, offset: int = 0) -> Image:
@@ -174,11 +177,15 @@ class Image:
             here = below
         return here
 
-    def _entry(self, directory: Directory, wanted: bytes) -> Inode | None:
-        for name, reference, _ in self._archive.listing(directory):
-            if name == wanted:
-                return self._archive.inode(reference)[0]
-        return None
+    def _entry(self, directory: Directory, name: bytes) -> Inode | None:
+        listing = self._listings.get(directory.listing)
+        if listing is None:
+            if len(self._listings) >= _LISTINGS:
+                self._listings.clear()
+            listing = {name: reference for name, reference, _ in self._archive.listing(directory)}
+            self._listings[directory.listing] = listing
+        reference = listing.get(name)
+        return None if reference is None else self._archive.inode(reference)[0]
 
     def close(self) -> None:
         """Let go of the file."""

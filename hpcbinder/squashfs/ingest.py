@@ -38,7 +38,7 @@ class TreeBuilder:
 
     def __init__(self) -> None:
         self.root = new_directory()
-        self._implied: set[Directory] = set()
+        self._implied = {self.root}
         self._links = False
         self._count = 0
 
@@ -66,10 +66,11 @@ class TreeBuilder:
             if member.kind != tar.DIRECTORY:
                 raise ConvertError("the root can only be a directory")
             _describe(self.root, who)
+            self._implied.discard(self.root)
             return
         parent = self._parent(parts[:-1])
         name = parts[-1]
-        if parent is self.root and name == notes.NAME:
+        if name in notes.NAMES:
             raise ConvertError("the name is reserved")
         there = parent.entries.get(name)
         if member.kind == tar.DIRECTORY:
@@ -127,11 +128,11 @@ class TreeBuilder:
             here = here.entries.get(name) if isinstance(here, Directory) else None
         return None if isinstance(here, _Link) else here
 
-    def finish(self) -> bytes:
-        """Resolve hard links to members that came later.
+    def finish(self) -> list[tuple[bytes, bytes]]:
+        """Resolve hard links to members that came later, and mark directories that are only implied.
 
         Returns:
-            The layer's notes: hard links to what is not in this tar, and directories it only implies.
+            Hard links to what is not in this tar: (path, path of the other name).
 
         Raises:
             ConvertError: A hard link leads to a directory.
@@ -139,8 +140,10 @@ class TreeBuilder:
         unresolved = self._resolve_links() if self._links else {}
         for path in unresolved:
             del self._directory_of(path).entries[path.rpartition(b"/")[2]]
-        implied = [path for path, inode in tree.walk(self.root) if inode in self._implied] if self._implied else []
-        return notes.pack(((path, _last(path, unresolved)) for path in unresolved), implied)
+        mark = File(0o644, 0, 0, 0, 0, Data())
+        for directory in self._implied:
+            directory.entries[notes.IMPLIED] = mark
+        return [(path, _last(path, unresolved)) for path in unresolved]
 
     def _resolve_links(self) -> dict[bytes, bytes]:
         waiting = [(path, inode) for path, inode in tree.walk(self.root) if isinstance(inode, _Link)]

@@ -53,10 +53,11 @@ def _write(members: tar.TarReader, file: int, options: Options, jobs: int) -> No
                 builder.add(member, writer.add(member.size, members.read))
             except ConvertError as error:
                 raise ConvertError(f"tar member {tar.quoted(member.name)}: {error.message}", hint=error.hint) from None
-        content = builder.finish()
-        if content:
+        links = builder.finish()
+        if links:
+            content = notes.pack_links(links)
             data = writer.add(len(content), io.BytesIO(content).read)
-            builder.root.entries[notes.NAME] = File(0o644, 0, 0, 0, len(content), data)
+            builder.root.entries[notes.LINKS] = File(0o644, 0, 0, 0, len(content), data)
         fragments, end = writer.finish()
     metadata, block = emit.assemble(builder.root, fragments, compressor, options.block_size, end)
     # A file that turned out to be another's twin may have been written and taken back behind this end.

@@ -20,7 +20,6 @@ from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import compressors, emit, notes, tree
 from hpcbinder.squashfs.archive import Archive
 from hpcbinder.squashfs.ingest import new_directory
-from hpcbinder.squashfs.notes import Notes
 from hpcbinder.squashfs.output import finish_image, write_at
 from hpcbinder.squashfs.superblock import SIZE
 from hpcbinder.squashfs.tree import NO_FRAGMENT, Data, Directory, File, Inode
@@ -59,7 +58,7 @@ def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0) -> int:
         root = new_directory()
         for index, archive in enumerate(archives):
             upper = archive.load(index)
-            apply(root, upper, _notes(archive, upper))
+            apply(root, upper, _links(archive, upper))
         mover = _Mover(archives, out.fileno(), offset)
         for data in _contents(root):
             mover.want(data)
@@ -86,38 +85,34 @@ def _agree(archives: Sequence[Archive]) -> None:
             )
 
 
-def _notes(archive: Archive, root: Directory) -> Notes:
-    inode = root.entries.get(notes.NAME)
+def _links(archive: Archive, root: Directory) -> list[tuple[bytes, bytes]]:
+    inode = root.entries.get(notes.LINKS)
     if not isinstance(inode, File):
-        return Notes()
+        return []
     if inode.size > notes.MAX_SIZE:
-        raise ConvertError("damaged layer: its notes are too long", where=archive.path)
+        raise ConvertError("damaged layer: its list of hard links is too long", where=archive.path)
     try:
-        return notes.unpack(archive.content(inode))
+        return notes.unpack_links(archive.content(inode))
     except ConvertError as error:
         raise ConvertError(error.message, where=archive.path) from None
 
 
-def apply(root: Directory, upper: Directory, said: Notes) -> None:
+def apply(root: Directory, upper: Directory, links: Sequence[tuple[bytes, bytes]]) -> None:
     """Lay one layer over a tree.
 
     Args:
         root: The tree so far; changed in place, takes over the layer's inodes.
         upper: The layer's root, `.wh.` names and all.
-        said: The layer's notes.
+        links: (path, other name) of hard links that may lead into the tree.
 
     Raises:
         ConvertError: A hard link's other name is not there.
     """
-    before = [_find(root, target) for _, target in said.links]
-    implied = {id(inode) for path in said.implied if isinstance(inode := _find(upper, path), Directory)}
-    if (upper.mode, upper.uid, upper.gid, upper.mtime) == (0o755, 0, 0, 0):
-        # Layers seldom have a member for the root; one that says no more than the default changes nothing.
-        implied.add(id(upper))
+    before = [_find(root, target) for _, target in links]
     stack = [(root, upper)]
     while stack:
         lower, over = stack.pop()
-        if id(over) not in implied:
+        if notes.IMPLIED not in over.entries:
             lower.mode, lower.uid, lower.gid, lower.mtime = over.mode, over.uid, over.gid, over.mtime
         entries = lower.entries
         if _OPAQUE in over.entries:
@@ -135,13 +130,13 @@ def apply(root: Directory, upper: Directory, said: Notes) -> None:
                 stack.append((there, inode))
             else:
                 entries[name] = inode
-    for (path, target), lower_inode in zip(said.links, before, strict=True):
-        inode = _find(root, target) or lower_inode
+    for (path, target), lower_inode in zip(links, before, strict=True):
+        found = _find(root, target) or lower_inode
         folder, _, name = path.rpartition(b"/")
         parent = _find(root, folder) if folder else root
-        if inode is None or isinstance(inode, Directory) or not isinstance(parent, Directory):
+        if found is None or isinstance(found, Directory) or not isinstance(parent, Directory):
             raise ConvertError(f"hard link {os.fsdecode(path)!r} leads to {os.fsdecode(target)!r}, which no layer has")
-        parent.entries[name] = inode
+        parent.entries[name] = found
 
 
 def _find(root: Directory, path: bytes) -> Inode | None:

@@ -1,71 +1,44 @@
-"""What a layer's tar says that a squashfs image cannot: kept in one file of the layer, read and removed by `merge`.
+"""What a layer's tar says that a squashfs image cannot: kept in entries of the layer that `merge` reads and removes.
 
-A tar may name a hard link whose other name is in a layer below, and may leave out a directory it puts a file into, in
-which case the directory below keeps its mode and owner. The file's name begins with `.wh.`, so that whoever applies
-whiteouts drops it.
+Their names begin with `.wh.`, so that whoever applies whiteouts drops them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from hpcbinder.errors import ConvertError
 
-NAME = b".wh..wh.hpcbinder"
-"""In the layer's root. A layer's tar must not have it."""
+IMPLIED = b".wh..wh.implied"
+"""In a directory that the tar puts something into but has no member for: the one below keeps its mode and owner."""
+LINKS = b".wh..wh.links"
+"""In the root: hard links whose other name is in a layer below."""
+NAMES = frozenset((IMPLIED, LINKS))
+"""A layer's tar must not have them."""
 MAX_SIZE = 64 << 20
-_HEADING = b"hpcbinder layer notes 1"
+"""Bytes of the list of hard links."""
 
 
-class Notes(NamedTuple):
-    """The notes of one layer; paths are relative to the root, without `.` or `..`.
+def pack_links(links: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The list's content.
 
-    Attributes:
-        links: (path, path of the other name, in this layer or one below), in the tar's order.
-        implied: Directories the tar has no member for.
+    Args:
+        links: (path, path of the other name), both from the root, without `.` or `..`.
     """
-
-    links: tuple[tuple[bytes, bytes], ...] = ()
-    implied: frozenset[bytes] = frozenset()
+    return b"\0".join(part for link in links for part in link)
 
 
-def pack(links: Iterable[tuple[bytes, bytes]], implied: Iterable[bytes]) -> bytes:
-    """The file's content; empty if there is nothing to say."""
-    fields = []
-    for path, target in links:
-        fields += [b"link", path, target]
-    for path in sorted(implied):
-        fields += [b"implied", path]
-    return b"\0".join([_HEADING, *fields]) if fields else b""
-
-
-def unpack(content: bytes) -> Notes:
-    """Read the file's content.
+def unpack_links(content: bytes) -> list[tuple[bytes, bytes]]:
+    """The hard links again, in their order.
 
     Raises:
-        ConvertError: It is none that we wrote.
+        ConvertError: It is not what `pack_links` makes.
     """
-    heading, *fields = content.split(b"\0")
-    links: list[tuple[bytes, bytes]] = []
-    implied: list[bytes] = []
-    position = 0
-    while position < len(fields):
-        kind = fields[position]
-        width = 3 if kind == b"link" else 2
-        record = fields[position + 1 : position + width]
-        if kind not in (b"link", b"implied") or len(record) != width - 1 or not all(map(is_plain, record)):
-            break
-        position += width
-        if kind == b"link":
-            links.append((record[0], record[1]))
-        else:
-            implied.append(record[0])
-    if heading != _HEADING or position != len(fields):
-        raise ConvertError("damaged layer: its notes cannot be read")
-    return Notes(tuple(links), frozenset(implied))
+    fields = content.split(b"\0")
+    if len(fields) % 2 or not all(map(_is_plain, fields)):
+        raise ConvertError("damaged layer: its list of hard links cannot be read")
+    return list(zip(fields[::2], fields[1::2], strict=True))
 
 
-def is_plain(path: bytes) -> bool:
-    """True for a relative path without empty, `.` or `..` components."""
+def _is_plain(path: bytes) -> bool:
     return not any(part in (b"", b".", b"..") for part in path.split(b"/"))

@@ -21,8 +21,8 @@ STORED_SIZE = STORED_RAW - 1
 """Mask of a block's size word: bytes it takes in the image; 0 is a hole."""
 
 
-MAX_PATH = 1 << 17
-"""Bytes of a path: some thirty times what Linux takes in one call, and 60,000 levels."""
+MAX_PATH = 1 << 16
+"""Bytes of a path: sixteen times what Linux takes in one call, and 30,000 levels."""
 
 
 class Data:

@@ -7,22 +7,30 @@ import io
 import json
 import multiprocessing
 import os
+import resource
 import stat
 import subprocess
 import sys
+import tarfile
+import tempfile
 import threading
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from stacks import MTIME, Layer, MemoryImage, write_oci_layout
 
 from hpcbinder.convert import FORMATS, Converted, convert
+from hpcbinder.convert.stack import Stack
 from hpcbinder.errors import ConvertError, UsageError
+from hpcbinder.image import DockerArchive, write_docker_archive
 from hpcbinder.progress import Silent
 from hpcbinder.sif import Kind, primary_partition, read_sif
-from hpcbinder.squashfs import Image, Options
+from hpcbinder.squashfs import Image, Options, merge, write_layer
 from rig import RigError, packages
 
 QUOTED = 'it\'s a "test" $x'
@@ -55,6 +63,13 @@ def small_image(**config: Any) -> MemoryImage:
     return MemoryImage(base, top, config={**CONFIG, **config})
 
 
+def ensure(package: str) -> None:
+    try:
+        packages.ensure([package])
+    except RigError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture
 def converted(tmp_path: Path) -> Converted:
     return run(small_image(), tmp_path / "out")
@@ -80,7 +95,12 @@ class TestFormats:
         offset, size = primary_partition(converted.formats["sif"])
         assert converted.formats["sif"].read_bytes()[offset : offset + size] == plain
         assert converted.formats["shifter"].samefile(converted.formats["squashfs"])
-        assert subprocess.run(["unsquashfs", "-s", converted.formats["squashfs"]], capture_output=True).returncode == 0
+
+    @pytest.mark.rig
+    def test_unsquashfs_reads_it(self, converted: Converted) -> None:
+        ensure("squashfs-tools")
+        done = subprocess.run(["unsquashfs", "-cat", converted.squashfs, "usr/tool"], capture_output=True, check=True)
+        assert done.stdout == b"v2"
 
     @pytest.mark.parametrize("form", FORMATS)
     def test_alone_a_format_has_the_same_bytes(self, converted: Converted, tmp_path: Path, form: str) -> None:
@@ -90,6 +110,17 @@ class TestFormats:
         assert alone.size == converted.size
         with alone.open() as image:
             assert image.read("/usr/tool") == b"v2"
+
+    def test_without_hard_links_shifter_gets_a_copy(
+        self, converted: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(self: Path, target: Path) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+        copied = run(small_image(), tmp_path / "copied")
+        assert not copied.formats["shifter"].samefile(copied.formats["squashfs"])
+        assert copied.formats["shifter"].read_bytes() == converted.formats["shifter"].read_bytes()
 
     def test_others_may_read_them_whatever_the_umask(self, tmp_path: Path) -> None:
         before = os.umask(0o077)
@@ -177,12 +208,13 @@ class TestMetadata:
             for path in ("dev", "home", "mnt", "proc", "root", "run", "scratch", "srv", "sys", "tmp", "var/tmp"):
                 node = image.lookup(path)
                 assert node is not None and node.kind == "directory", path
-            assert {image.lookup(path).mode for path in ("tmp", "var/tmp")} == {0o1777}  # type: ignore[union-attr]
+            assert {image.lookup(path).mode for path in ("tmp", "var/tmp")} == {0o1777}
             assert image.read("/etc/resolv.conf") == b""
 
     def test_what_the_image_has_is_left_alone(self, tmp_path: Path) -> None:
         layer = (
             Layer()
+            .folder("./", 0o711, gid=3)
             .folder("etc", 0o700, uid=7)
             .file("etc/hosts", "mine")
             .link("etc/resolv.conf", "../run/resolv.conf")
@@ -193,7 +225,8 @@ class TestMetadata:
             .file("srv", "not even a folder")
         )
         with run(MemoryImage(layer), tmp_path / "out").open() as image:
-            etc, var = image.lookup("etc"), image.lookup("var")
+            root, etc, var = image.lookup("/"), image.lookup("etc"), image.lookup("var")
+            assert root is not None and (root.mode, root.gid, root.mtime) == (0o711, 3, MTIME)
             assert etc is not None and (etc.mode, etc.uid, etc.mtime) == (0o700, 7, MTIME)
             assert var is not None and var.mode == 0o711
             assert image.read("/etc/hosts") == b"mine"
@@ -239,17 +272,74 @@ def _exported(script: bytes, name: str) -> str:
     return done.stdout.decode()
 
 
+NAMES = st.sampled_from(["a", "b", "var", "tmp", "etc"])
+LEAF = st.one_of(
+    st.sampled_from(["", "text"]).map(lambda text: ("file", text)),
+    st.sampled_from(["b", "/etc", "../x"]).map(lambda target: ("link", target)),
+    st.just(("whiteout", "")),
+)
+
+
+def FOLDER(below: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """A folder: mode, whether opaque, and what is in it."""
+    return st.tuples(st.sampled_from([0o755, 0o700]), st.booleans(), st.dictionaries(NAMES, below, max_size=3))
+
+
+def is_folder(tree: Any) -> bool:
+    return len(tree) == 3
+
+
+def layer_of(tree: Any) -> Layer:
+    layer = Layer()
+
+    def add(path: str, tree: Any) -> None:
+        if is_folder(tree):
+            mode, opaque, content = tree
+            if path:
+                layer.folder(path, mode)
+                if opaque:
+                    layer.opaque(path)
+            for name, below in content.items():
+                add(f"{path}/{name}" if path else name, below)
+        elif tree[0] == "whiteout":
+            layer.whiteout(path)
+        elif tree[0] == "link":
+            layer.link(path, tree[1])
+        else:
+            layer.file(path, tree[1])
+
+    add("", tree)
+    return layer
+
+
+@given(stack=st.lists(st.recursive(LEAF, FOLDER, max_leaves=8).filter(is_folder), max_size=4))
+def test_what_a_stack_shows_is_what_a_merge_has(stack: list[Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("stack")
+    layers = []
+    for number, tree in enumerate([*stack, (0o755, False, {})]):
+        layers.append(folder / str(number))
+        write_layer(io.BytesIO(layer_of(tree).tar), layers[-1], Options())
+    with (folder / "merged").open("w+b") as out:
+        merge(layers, out)
+    with ExitStack() as opened:
+        seen = Stack([opened.enter_context(Image.open(path)) for path in layers])
+        merged = opened.enter_context(Image.open(folder / "merged"))
+        for path in ("a", "b", "var", "var/tmp", "etc", "etc/a", "a/b", "a/b/var", "nowhere"):
+            node = merged.lookup(path)
+            assert seen.kind(path) == (node and node.kind), path
+
+
+@pytest.fixture(scope="module")
+def umoci() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("umoci keeps owners and devices for root only")
+    ensure("umoci")
+
+
+@pytest.mark.rig
+@pytest.mark.usefixtures("umoci")
 class TestUmoci:
     """The same layers as `umoci` unpacks them."""
-
-    @pytest.fixture(autouse=True)
-    def umoci(self) -> None:
-        if os.geteuid() != 0:
-            pytest.skip("umoci keeps owners and devices for root only")
-        try:
-            packages.ensure(["umoci"])
-        except RigError as error:
-            pytest.skip(str(error))
 
     def compare(self, image: MemoryImage, folder: Path) -> None:
         write_oci_layout(image, folder / "oci")
@@ -312,8 +402,6 @@ class TestUmoci:
             )
 
     def test_everything_at_once(self, tmp_path: Path) -> None:
-        import tarfile
-
         random = os.urandom(300_000)
         one = (
             Layer()
@@ -374,6 +462,12 @@ class TestUmoci:
         two = Layer().whiteout("a")
         self.compare(MemoryImage(one, two, one), tmp_path)
 
+    @settings(max_examples=25, deadline=None)
+    @given(stack=st.lists(st.recursive(LEAF, FOLDER, max_leaves=6).filter(is_folder), min_size=2, max_size=4))
+    def test_any_stack(self, stack: list[Any]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            self.compare(MemoryImage(*(layer_of(tree) for tree in stack)), Path(folder))
+
 
 class TestLayers:
     def test_a_kept_layer_is_never_asked_for_again(self, tmp_path: Path) -> None:
@@ -423,6 +517,24 @@ class TestLayers:
         with pytest.raises(ConvertError) as caught:
             run(image, tmp_path / "out")
         assert "\n" not in str(caught.value)
+        assert files(tmp_path / "out") == set()
+
+    def test_a_damaged_kept_layer_is_named(self, converted: Converted, tmp_path: Path) -> None:
+        damaged = max((tmp_path / "layers").iterdir(), key=lambda path: path.stat().st_size)
+        damaged.write_bytes(damaged.read_bytes()[:200])
+        with pytest.raises(ConvertError) as caught:
+            run(small_image(), tmp_path / "again")
+        assert str(damaged) in str(caught.value)
+        assert files(tmp_path / "again") == set()
+
+    def test_a_full_disk_is_one_clear_error(self, tmp_path: Path) -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+        try:
+            with pytest.raises(ConvertError, match="File too large"):
+                run(MemoryImage(Layer().file("random", os.urandom(100_000))), tmp_path / "out")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert files(tmp_path / "out") == set()
 
     def test_no_lock_file_stays(self, converted: Converted, tmp_path: Path) -> None:
@@ -481,7 +593,7 @@ def _hang(folder: Path, reached: Any) -> None:
     class Hanging(MemoryImage):
         def layers(self, wanted: Collection[str]) -> Iterator[tuple[str, BinaryIO]]:
             for diff_id, stream in super().layers(wanted):
-                yield diff_id, _Stuck(stream, reached)  # type: ignore[misc]
+                yield diff_id, _Stuck(stream, reached)
 
     template = small_image()
     image = Hanging(config=CONFIG)
@@ -494,7 +606,7 @@ class _Stuck(io.BufferedReader):
 
     def __init__(self, stream: BinaryIO, reached: Any) -> None:
         raw = stream.read()
-        super().__init__(io.BytesIO(raw[: len(raw) // 2]))  # type: ignore[arg-type]
+        super().__init__(io.BytesIO(raw[: len(raw) // 2]))
         self._reached = reached
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -503,6 +615,44 @@ class _Stuck(io.BufferedReader):
             self._reached.set()
             threading.Event().wait()
         return block
+
+
+def test_memory_stays_flat_with_a_large_layer(tmp_path: Path) -> None:
+    """As many random bytes as would not fit into what a build may take (150 MB) if they were kept."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import resource; from pathlib import Path; from test_convert import convert_large\n"
+        "convert_large(Path(sys.argv[2])); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    size = 192 << 20
+    member = tarfile.TarInfo("data")
+    member.size = size
+    with (tmp_path / "layer.tar").open("wb") as out:
+        out.write(member.tobuf())
+        for _ in range(size >> 20):
+            out.write(os.urandom(1 << 20))
+        out.write(bytes(1024))
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(here), str(tmp_path)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(here.parent)},
+        capture_output=True,
+    )
+    assert int(done.stdout) << 10 < 150e6
+    assert primary_partition(tmp_path / "out/x.sif")[1] > size
+
+
+def convert_large(folder: Path) -> None:
+    """Runs in a process of its own, so that its peak is its own."""
+    with (folder / "layer.tar").open("rb") as tar:
+        digest = hashlib.sha256()
+        while block := tar.read(1 << 20):
+            digest.update(block)
+    with (folder / "image.tar").open("wb") as out:
+        layers = [(f"sha256:{digest.hexdigest()}", folder / "layer.tar")]
+        write_docker_archive(out, {"architecture": "amd64", "os": "linux"}, layers, "x:1")
+    run(DockerArchive(folder / "image.tar"), folder / "out", "sif")
 
 
 class TestRefusals:

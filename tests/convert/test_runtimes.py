@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hpcbinder.contract import PROFILE
 from hpcbinder.convert import Converted, convert
 from hpcbinder.progress import Silent
 from hpcbinder.squashfs import Options
-from rig import Apptainer, Charliecloud, Rig, User
+from rig import Apptainer, Charliecloud, User
 
 QUOTED = 'it\'s a "test" $x'
 PROGRAMS = ("sh", "env", "cat", "id", "ls", "printf", "touch", "sha256sum")
@@ -73,25 +74,21 @@ def image() -> MemoryImage:
 
 
 @pytest.fixture(scope="module", params=["gzip", "zstd"])
-def converted(
-    request: pytest.FixtureRequest, rig: Rig, image: MemoryImage, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Converted]:
-    rig.user  # noqa: B018 (makes the folder, and skips where there is none)
-    folder = rig.folder / f"convert-{request.param}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o755)
-    yield convert(
-        image,
-        layers_dir=rig.folder / f"convert-{request.param}/layers",
-        folder=folder,
-        name="image",
-        labels={"org.hpcbinder.note": 'a "quoted"\nlabel'},
-        timestamp=MTIME,
-        formats=("sif", "squashfs"),
-        options=Options(request.param),
-        reporter=Silent(),
-    )
-    shutil.rmtree(folder)
+def converted(request: pytest.FixtureRequest, image: MemoryImage) -> Iterator[Converted]:
+    with tempfile.TemporaryDirectory(prefix="hpcbinder-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # for every user, other than pytest's own folders
+        yield convert(
+            image,
+            layers_dir=folder / "layers",
+            folder=folder,
+            name="image",
+            labels={"org.hpcbinder.note": 'a "quoted"\nlabel'},
+            timestamp=MTIME,
+            formats=("sif", "squashfs"),
+            options=Options(request.param),
+            reporter=Silent(),
+        )
 
 
 def shown(output: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ import zstandard
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.image import DockerArchive, write_docker_archive
+from rig import Dockerd, RigError, packages
 
 
 def sha256(raw: bytes) -> str:
@@ -115,7 +116,7 @@ def test_a_repeated_layer_is_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress])
 @pytest.mark.parametrize("nested", [False, True])
-def test_an_oci_layout_with_layers_compressed_or_not(tmp_path: Path, compress, nested: bool) -> None:  # type: ignore[no-untyped-def]
+def test_an_oci_layout_with_layers_compressed_or_not(tmp_path: Path, compress, nested: bool) -> None:
     files = layout((ONE, compress(ONE)), (TWO, compress(TWO)), nested=nested)
     image = DockerArchive(archive(tmp_path / "a.tar", files))
     assert contents(image, ONE_ID, TWO_ID) == {ONE_ID: ONE, TWO_ID: TWO}
@@ -186,11 +187,19 @@ def test_a_cut_or_foreign_file_is_one_clear_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
-def test_a_damaged_compressed_layer_is_one_clear_error(tmp_path: Path, compress) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_compressed_layer_is_one_clear_error(tmp_path: Path, compress) -> None:
     stored = compress(ONE)
     image = DockerArchive(archive(tmp_path / "a.tar", layout((ONE, stored[:20] + b"\xff" * (len(stored) - 20)))))
     with pytest.raises(ConvertError, match="layer is damaged"):
         contents(image, ONE_ID)
+
+
+@pytest.fixture(scope="module")
+def skopeo() -> None:
+    try:
+        packages.ensure(["skopeo"])
+    except RigError as error:
+        pytest.skip(str(error))
 
 
 class TestWriting:
@@ -219,16 +228,34 @@ class TestWriting:
         with (tmp_path / "a.tar").open("wb") as out, pytest.raises(ConvertError, match="content is"):
             write_docker_archive(out, {}, [(TWO_ID, tmp_path / "one.tar")], None)
 
-    def test_skopeo_takes_it(self, tmp_path: Path) -> None:
+    @pytest.mark.rig
+    def test_skopeo_takes_it(self, tmp_path: Path, skopeo: None) -> None:
         path, image_id = self.write(tmp_path)
         source = f"docker-archive:{path}"
         raw = subprocess.run(["skopeo", "inspect", "--config", "--raw", source], check=True, capture_output=True).stdout
         assert f"sha256:{sha256(raw)}" == image_id
 
-    def test_it_reads_what_skopeo_writes(self, tmp_path: Path) -> None:
+    @pytest.mark.rig
+    def test_it_reads_what_skopeo_writes(self, tmp_path: Path, skopeo: None) -> None:
         path, image_id = self.write(tmp_path)
         target = f"oci-archive:{tmp_path / 'oci.tar'}:x"
         subprocess.run(["skopeo", "copy", "-q", f"docker-archive:{path}", target], check=True)
         image = DockerArchive(tmp_path / "oci.tar")
         assert image.config.diff_ids == (ONE_ID, TWO_ID, ONE_ID)
+        assert contents(image, ONE_ID, TWO_ID) == {ONE_ID: ONE, TWO_ID: TWO}
+
+    def test_docker_loads_and_saves_it(self, tmp_path: Path, dockerd: Dockerd) -> None:
+        path, image_id = self.write(tmp_path)
+        tag = "hpcbinder/base:x"
+        docker = ["docker", "--host", dockerd.host]
+        subprocess.run([*docker, "load", "-q", "-i", path], check=True, capture_output=True)
+        try:
+            inspected = subprocess.run([*docker, "image", "inspect", tag], check=True, capture_output=True).stdout
+            assert json.loads(inspected)[0]["Id"] == image_id
+            saved = tmp_path / "saved.tar"
+            subprocess.run([*docker, "save", "-o", saved, tag], check=True, capture_output=True)
+        finally:
+            subprocess.run([*docker, "rmi", tag], check=True, capture_output=True)
+        image = DockerArchive(saved)
+        assert image.config.digest == image_id
         assert contents(image, ONE_ID, TWO_ID) == {ONE_ID: ONE, TWO_ID: TWO}

@@ -67,9 +67,9 @@ class Apptainer:
         Raises:
             RigError: no ``/dev/fuse``, not root where something is missing, or the package cannot be had.
         """
-        if self.up and not set(PACKAGES) - packages.installed(PACKAGES):
-            return
         if os.geteuid() != 0:
+            if self.up:
+                return
             raise RigError("setting up Apptainer for the tests needs root (run the same command with sudo)")
         packages.ensure(PACKAGES)
         fuse.ensure()
@@ -171,27 +171,33 @@ class Apptainer:
     def _wrap(self, unpacked: Path) -> None:
         """A short way in: helpers found as on a login node, and root told which capabilities it does not have."""
         lines = ["#!/bin/sh", 'export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"']
-        missing = _capabilities()[1]
+        missing = capabilities()[1]
         if missing:
             # The starter asks for every capability in root's name and ends when it does not get them all.
             lines.append(f'[ "$(id -u)" != 0 ] || export APPTAINER_DROP_CAPS={",".join(missing)}')
         lines.append(f'exec {shlex.quote(str(unpacked / "usr/bin/apptainer"))} "$@"')
         self.bin.mkdir(mode=0o755, exist_ok=True)
-        partial = self.bin / ".apptainer.partial"
-        partial.write_text("\n".join([*lines, ""]))
-        partial.chmod(0o755)
-        partial.replace(self.path)
+        _write(self.path, "\n".join([*lines, ""]), mode=0o755)
 
 
 def _grant_root(unpacked: Path) -> None:
     """Give root what it really has: a root in a container or a small machine lacks some capability."""
-    held, missing = _capabilities()
+    held, missing = capabilities()
     if not missing:
         return
-    (unpacked / "etc/apptainer/capability.json").write_text(json.dumps({"users": {"root": held}}))
+    _write(unpacked / "etc/apptainer/capability.json", json.dumps({"users": {"root": held}}))
     settings = unpacked / "etc/apptainer/apptainer.conf"
     lines = [line for line in settings.read_text().splitlines() if not line.startswith("root default capabilities")]
-    settings.write_text("\n".join([*lines, "root default capabilities = file", ""]))
+    _write(settings, "\n".join([*lines, "root default capabilities = file", ""]))
+
+
+def _write(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Put a text there at once, for somebody may be running the program that reads it."""
+    if not path.exists() or path.read_text() != text:
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(text)
+        partial.chmod(mode)
+        partial.replace(path)
 
 
 # linux/capability.h, by number
@@ -200,12 +206,12 @@ _NAMES = (
     *("LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER"),
     *("SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE"),
     *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP"),
-    *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF"),
-    *("CHECKPOINT_RESTORE"),
+    *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON"),
+    *("BPF", "CHECKPOINT_RESTORE"),
 )
 
 
-def _capabilities() -> tuple[list[str], list[str]]:
+def capabilities() -> tuple[list[str], list[str]]:
     """The capabilities this process may have, and those it may not."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapPrm:"))
     mask = int(line.split()[1], 16)

@@ -23,19 +23,22 @@ from pathlib import Path
 from . import packages
 from .process import Process, RigError, locked, mounts_below
 
-PACKAGES = ("docker.io", "iproute2", "mount", "util-linux")
+PACKAGES = ("iproute2", "mount", "util-linux")
+DAEMON = ("docker.io",)
 # Debian 13 took the client and BuildKit's front end out of docker.io.
 OPTIONAL = ("docker-cli", "docker-buildx")
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"  # not /usr/local: a client or daemon put there is another version
 _START_SECONDS = 60
 _STOP_SECONDS = 25
 
-# Folders that cannot be chosen: dockerd would use the system's containerd where it finds a socket in the first, shims
-# and plugins leave sockets in them. The daemon sees empty ones of its own.
+# Where sockets and other passing things go. The first cannot be chosen, and dockerd would use the system's containerd
+# where it finds a socket there. The daemon sees empty ones of its own, with paths short enough for a socket's address.
 _SHARED = ("/run/containerd", "/run/docker")
 
 # Runs as PID 1 of the new namespaces. /etc/docker: Docker before 24 writes a key there.
 _INIT = """
 set -eu
+umask 022
 for folder in /run/containerd /run/docker /etc/docker; do
     if [ -d "$folder" ]; then mount -t tmpfs -o mode=0711 tmpfs "$folder"; fi
 done
@@ -75,7 +78,7 @@ class Dockerd:
     def _tag(self) -> str:
         # Drawn once for a state folder, not made from its path: roots side by side (containers, chroots) that share
         # the machine's network have their state at the same path.
-        file = self._run / "tag"
+        file = self._run / "rig-tag"
         if not file.exists():
             file.write_text(secrets.token_hex(3))
         return file.read_text()
@@ -115,8 +118,10 @@ class Dockerd:
             return
         if os.geteuid() != 0:
             raise RigError("a Docker daemon for the tests needs root (run the same command with sudo)")
-        packages.ensure(PACKAGES, optional=OPTIONAL)
-        if len(os.fsencode(self._run / "exec/containerd/containerd-debug.sock")) > 100:
+        if _executable() is None:  # a machine may have Docker's own packages, which exclude Debian's
+            packages.ensure(DAEMON, optional=OPTIONAL)
+        packages.ensure(PACKAGES)
+        if len(os.fsencode(self.socket)) > 100:
             raise RigError(f"the path is too long for a socket's address: {self._run} (set HPCBINDER_RIG)")
         self._run.mkdir(mode=0o755, parents=True, exist_ok=True)
         with locked(self._run / "dockerd.lock"):
@@ -133,7 +138,7 @@ class Dockerd:
                 self._stop()
 
     def _spawn(self) -> None:
-        executable = shutil.which("dockerd", path="/usr/sbin:/usr/bin:/sbin:/bin")
+        executable = _executable()
         if executable is None:
             raise RigError("dockerd is not where Debian's docker.io puts it")
         self.data.mkdir(mode=0o710, parents=True, exist_ok=True)
@@ -146,12 +151,22 @@ class Dockerd:
         for folder in missing:
             Path(folder).mkdir(mode=0o711)
         command = [
-            *("/usr/bin/unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child=SIGKILL"),
+            *(
+                "/usr/bin/env",
+                "--chdir=/",
+                "/usr/bin/unshare",
+                "--mount",
+                "--propagation",
+                "slave",
+                "--pid",
+                "--fork",
+                "--kill-child=SIGKILL",
+            ),
             *("--mount-proc", "/bin/sh", "-c", _INIT, "rig-init", executable),
             f"--config-file={settings}",
             f"--host={self.host}",
             f"--data-root={self.data}",
-            f"--exec-root={self._run / 'exec'}",
+            "--exec-root=/run/docker",
             f"--pidfile={pidfile}",
             "--containerd-namespace=hpcbinder-rig",
             "--containerd-plugins-namespace=hpcbinder-rig-plugins",
@@ -172,7 +187,7 @@ class Dockerd:
             for name, value in os.environ.items()
             if name.lower() in ("http_proxy", "https_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir")
         }
-        environment["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
+        environment["PATH"] = _PATH
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -225,7 +240,6 @@ class Dockerd:
         if Path("/sys/class/net", self.bridge).exists():
             subprocess.run(["ip", "link", "delete", self.bridge], capture_output=True)
         self._remove_cgroup()
-        shutil.rmtree(self._run / "exec", ignore_errors=True)
         self.socket.unlink(missing_ok=True)
 
     def _kill_containers(self) -> None:
@@ -273,7 +287,8 @@ class Dockerd:
             shutil.rmtree(probe, ignore_errors=True)
         if done.returncode == 0:
             return "overlay2"
-        if shutil.which("fuse-overlayfs") and Path("/dev/fuse").exists():
+        if Path("/dev/fuse").exists():
+            packages.ensure(("fuse-overlayfs", "fuse3"))
             return "fuse-overlayfs"
         return "vfs"
 
@@ -314,6 +329,10 @@ class _UnixConnection(http.client.HTTPConnection):
 def _owner() -> tuple[int, int]:
     """Who may use the socket: root, or the person who said sudo."""
     return int(os.environ.get("SUDO_UID", "0")), int(os.environ.get("SUDO_GID", "0"))
+
+
+def _executable() -> str | None:
+    return shutil.which("dockerd", path=_PATH)
 
 
 def _version(executable: str) -> int:

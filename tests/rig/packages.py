@@ -22,11 +22,12 @@ def installed(names: Sequence[str]) -> set[str]:
     done = subprocess.run(
         ["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n", *names], capture_output=True, text=True
     )
-    return {line.split()[1] for line in done.stdout.splitlines() if line.startswith("ii ")}
+    # dpkg-query(1): the second letter is the state, i for installed.
+    return {line.split()[1] for line in done.stdout.splitlines() if line[1:3] == "i "}
 
 
 def ensure(names: Sequence[str], *, optional: Sequence[str] = ()) -> list[str]:
-    """Install the Debian packages that are missing, without recommended ones and without starting a service.
+    """Install the Debian packages that are missing: no recommended ones, no service started, no package removed.
 
     Args:
         names: Packages that must be there in the end.
@@ -61,7 +62,10 @@ def ensure(names: Sequence[str], *, optional: Sequence[str] = ()) -> list[str]:
 
 def _apt_install(names: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["apt-get", "-qq", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", "install", "--", *names],
+        [
+            *("apt-get", "-qq", "-y", "--no-install-recommends", "--no-remove", "-o", "DPkg::Lock::Timeout=300"),
+            *("install", "--", *names),
+        ],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -10,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from . import Apptainer, Charliecloud, Dockerd, Rig, RigError, User, glibc, packages
+from .apptainer import capabilities
 from .fixtures import allowed_skips
 from .process import Process, mounts_below
 
@@ -67,18 +69,28 @@ def own_rig() -> Iterator[Rig]:
 
 
 def machine() -> dict[str, object]:
-    """What of a machine a daemon could change and leave behind."""
+    """What of a machine a Docker daemon is known to change, besides things that carry its own name."""
     return {
-        "bridges": {path.parent.name for path in Path("/sys/class/net").glob("*/bridge")},
-        "mounts": sorted(line.split(" - ")[0].split()[4] for line in Path("/proc/self/mountinfo").open()),
-        "namespaces": {path.name for folder in ("/run/netns", "/run/docker/netns") for path in Path(folder).glob("*")},
-        "forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
-        "docker": Path("/run/docker.sock").exists(),
+        "docker0": Path("/sys/class/net/docker0").exists(),
+        "forwarding": [
+            Path(f"/proc/sys/net/ipv4/{name}").read_text() for name in ("ip_forward", "conf/all/forwarding")
+        ],
         "etc": {str(path): path.stat().st_mtime_ns for path in Path("/etc/docker").glob("*")},
-        "cgroups": {path.name for path in Path("/sys/fs/cgroup").glob("*/hpcbinder-rig-*")}
-        | {path.name for path in Path("/sys/fs/cgroup").glob("hpcbinder-rig-*")},
-        "run": {path.name for path in Path("/run").iterdir()},
+        "run": [name for name in ("containerd", "docker", "docker.pid", "docker.sock") if Path("/run", name).exists()],
+        "services": packages.POLICY.exists(),
     }
+
+
+def left_of(rig: Rig, bridge: str, cgroup: str) -> list[str]:
+    """What is there of a rig's daemon: processes, mounts in any namespace, bridge, cgroups."""
+    mounts = set()
+    for file in Path("/proc").glob("[0-9]*/mountinfo"):
+        with contextlib.suppress(OSError):
+            mounts |= {line for line in file.read_text(errors="replace").splitlines() if str(rig.folder) in line}
+    base = Path("/sys/fs/cgroup")
+    groups = [str(path) for path in (*base.glob(f"*{cgroup}"), *base.glob(cgroup.lstrip("/")))]
+    links = [bridge] if Path("/sys/class/net", bridge).exists() else []
+    return [*processes_of(rig), *sorted(mounts), *links, *groups]
 
 
 def processes_of(rig: Rig) -> list[str]:
@@ -115,9 +127,10 @@ def start_sleeper(dockerd: Dockerd, root: Path) -> str:
     return docker(dockerd, "run", "--detach", "small", "/bin/sleep", "1000")
 
 
-def wait_until_gone(rig: Rig) -> list[str]:
+def wait_until_gone(look: Callable[[], list[str]]) -> list[str]:
+    """What is still there after a while: a namespace's end takes some milliseconds."""
     end = time.monotonic() + 10
-    while (left := processes_of(rig)) and time.monotonic() < end:
+    while (left := look()) and time.monotonic() < end:
         time.sleep(0.05)
     return left
 
@@ -132,28 +145,32 @@ def test_dockerd_comes_up_runs_a_container_and_leaves_nothing(own_rig: Rig, smal
     own_rig.up(["dockerd"])
     assert docker(own_rig.dockerd, "info", "--format", "{{.ID}}") == first, "a second up is not the same daemon"
     assert machine()["forwarding"] == before["forwarding"]
+    bridge, cgroup = own_rig.dockerd.bridge, own_rig.dockerd.cgroup
+    everything = "\n".join(left_of(own_rig, bridge, cgroup))
+    assert all(part in everything for part in ("containerd", "overlay", bridge, cgroup)), everything
 
     own_rig.down(["dockerd"])
     assert not own_rig.dockerd.up
-    assert wait_until_gone(own_rig) == []
+    assert wait_until_gone(lambda: left_of(own_rig, bridge, cgroup)) == []
     assert machine() == before
-    assert mounts_below(own_rig.folder) == []
 
 
 def test_a_killed_dockerd_takes_all_with_it_and_comes_up_again(own_rig: Rig, small_root: Path) -> None:
     before = machine()
     own_rig.up(["dockerd"])
     start_sleeper(own_rig.dockerd, small_root)
-    (process,) = (Process.load(own_rig.folder / "run/dockerd.json"),)
+    bridge, cgroup = own_rig.dockerd.bridge, own_rig.dockerd.cgroup
+    process = Process.load(own_rig.folder / "run/dockerd.json")
     assert process is not None
     process.children()[0].signal(signal.SIGKILL)
     assert process.wait(10)
-    assert wait_until_gone(own_rig) == [], "containerd or a container outlived the daemon"
+    assert wait_until_gone(lambda: processes_of(own_rig)) == [], "containerd or a container outlived the daemon"
     assert mounts_below(own_rig.folder) == []
 
     own_rig.up(["dockerd"])
     assert docker(own_rig.dockerd, "image", "ls", "--quiet"), "the data folder is a cache that stays"
     own_rig.down(["dockerd"])
+    assert wait_until_gone(lambda: left_of(own_rig, bridge, cgroup)) == []
     assert machine() == before
 
 
@@ -184,7 +201,7 @@ def test_the_state_folder_can_be_too_long_for_a_socket(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("rig: needs root")
     with pytest.raises(RigError, match="too long"):
-        Rig(tmp_path / ("x" * 80)).up(["dockerd"])
+        Rig(tmp_path / ("x" * 100)).up(["dockerd"])
 
 
 def test_user_is_an_ordinary_one_with_an_account_only_for_itself(user: User) -> None:
@@ -228,6 +245,12 @@ def test_apptainer_runs_a_squashfs_image_as_an_ordinary_user(
     script = f"id -un; cat {user.home}/mine"
     command = [str(apptainer.path), "--silent", "exec", "--cleanenv", str(squashfs), "sh", "-c", script]
     assert user.run(command, network=network).stdout.splitlines() == [user.name, "at home"]
+
+
+def test_every_capability_has_its_name() -> None:
+    held, missing = capabilities()
+    assert len(held) + len(missing) == min(41, int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1)
+    assert {"CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE"} <= {*held, *missing}
 
 
 def test_apptainer_runs_a_squashfs_image_as_root(apptainer: Apptainer, squashfs: Path) -> None:
@@ -303,13 +326,14 @@ def test_a_reused_number_is_another_process(tmp_path: Path) -> None:
     assert Process.load(tmp_path / "nothing.json") is None
 
 
-def test_adjusting_leaves_alone_what_needs_nothing(tmp_path: Path) -> None:
-    program = Path(shutil.copy("/bin/true", tmp_path))
-    before = program.read_bytes()
-    if glibc.machine_has((2, 38)):
-        pytest.skip("this machine's own programs are linked against a glibc of 2.38 or later")
+def test_adjusting_is_done_once_and_only_to_programs(apptainer: Apptainer, tmp_path: Path) -> None:
+    (starter,) = apptainer.bin.parent.glob("root-*/usr/lib/*/apptainer/bin/starter")
+    program = Path(shutil.copy(starter, tmp_path))
+    glibc.adjust(program)
+    once = program.read_bytes()
+    assert re.search(rb"\0GLIBC_2.2.5\0", once)
     assert glibc.adjust(program) == []
-    assert program.read_bytes() == before
+    assert program.read_bytes() == once
     (tmp_path / "text").write_text("#!/bin/sh\n")
     with pytest.raises(glibc.NotAdjustable, match="not a 64-bit"):
         glibc.adjust(tmp_path / "text")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,11 @@ from hypothesis import strategies as st
 
 from hpcbinder.errors import UsageError
 from hpcbinder.source.location import Folder, Remote, parse_ref, parse_source, parse_subdir, slug
+
+
+def safe(message: str) -> bool:
+    """Whether a message is one line that does nothing to a terminal."""
+    return not any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in message)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +105,9 @@ def test_a_folder_is_taken_and_a_bare_repository_is_a_repository(tmp_path: Path)
 def test_what_cannot_be_meant_is_refused_in_one_line(spec: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_source(spec)
-    text = str(caught.value)
-    assert message in text
-    assert text.isprintable()
-    assert "geheim" not in text
+    assert message in str(caught.value)
+    assert safe(str(caught.value))
+    assert "geheim" not in str(caught.value)
 
 
 @pytest.mark.parametrize("ref", ["main", "feature/x", "v1.0", "HEAD", "refs/pull/1/head", "a" * 40, "über", "a@b"])
@@ -118,7 +123,7 @@ def test_refs(ref: str) -> None:
 def test_what_no_ref_can_be_is_refused(ref: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_ref(ref)
-    assert str(caught.value).isprintable()
+    assert safe(str(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +137,7 @@ def test_subdirectories(subdir: str, clean: str) -> None:
 def test_subdirectories_that_lead_elsewhere_are_refused(subdir: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_subdir(subdir)
-    assert str(caught.value).isprintable()
+    assert safe(str(caught.value))
 
 
 @given(st.lists(st.text(), max_size=3))
@@ -143,19 +148,22 @@ def test_a_slug_can_always_be_part_of_an_id(words: list[str]) -> None:
     assert text[0] != "-"
 
 
-@given(st.text())
+ANYTHING = st.text() | st.text(st.characters(), max_size=8) | st.text("-:/@.~gh[]ext%", max_size=20)
+
+
+@given(ANYTHING)
 def test_any_text_is_a_source_or_one_clear_line(text: str) -> None:
     try:
         location = parse_source(text)
     except UsageError as error:
-        assert str(error).isprintable()
+        assert safe(str(error))
     else:
         assert isinstance(location, Folder) or not location.url.startswith("-")
 
 
-@given(st.text())
+@given(ANYTHING)
 def test_any_text_is_a_ref_or_one_clear_line(text: str) -> None:
     try:
         assert not parse_ref(text).startswith("-")
     except UsageError as error:
-        assert str(error).isprintable()
+        assert safe(str(error))

@@ -26,4 +26,4 @@ install -d -m 755 /opt/hpcbinder/packages
 
 chmod -R a+rX,go-w /opt/jupyter /opt/hpcbinder
 # The same bytes whenever and wherever this ran: every file of the layer has one time.
-find /opt -exec touch --no-dereference --date=@0 {} +
+find /opt -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +

@@ -8,7 +8,7 @@
 
 _hpcb_uid=$(id -u 2>/dev/null) || _hpcb_uid=
 # Fixed times make files of two images look alike to caches that compare times (fonts, numba): one folder for each image.
-_hpcb_image=$(cksum 2>/dev/null </opt/hpcbinder/manifest.json) || _hpcb_image=image
+_hpcb_image=$(cksum /opt/hpcbinder/manifest.json 2>/dev/null) || _hpcb_image=image
 _hpcb_image=${_hpcb_image%% *}
 
 if [ -n "${TMPDIR:-}" ]; then

@@ -1,0 +1,113 @@
+"""Mirrors, proxies and certificates become files a step's shell and apt can read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hpcbinder.config import SiteConfig
+from hpcbinder.engine import site_secrets
+from hpcbinder.engine.secrets import passwords, secret_files
+from hpcbinder.errors import BuildError
+
+SITE = SiteConfig(
+    apt_mirror="https://me:s3cret@apt.site/debian/",
+    pip_index_url="https://me:p%40ss@pypi.site/simple",
+    http_proxy="http://proxy.site:3128",
+    https_proxy="http://you:other@proxy.site:3128",
+    no_proxy=".site,localhost",
+)
+
+
+def exported(text: bytes) -> dict[str, str]:
+    """What a shell's environment is after it has read the file."""
+    done = subprocess.run(
+        ["dash", "-euc", '. "$0"; env -0', "/dev/stdin"], input=text, env={}, capture_output=True, check=True
+    )
+    return dict(entry.partition("=")[::2] for entry in done.stdout.decode().split("\0") if entry)
+
+
+def test_no_settings_no_secrets() -> None:
+    assert site_secrets(SiteConfig(), suite="bookworm") == {}
+
+
+def test_the_variables_of_a_step() -> None:
+    found = exported(site_secrets(SITE, suite="bookworm")["hpcbinder-env"])
+    assert found["UV_DEFAULT_INDEX"] == found["PIP_INDEX_URL"] == "https://me:p%40ss@pypi.site/simple"
+    assert found["https_proxy"] == found["HTTPS_PROXY"] == "http://you:other@proxy.site:3128"
+    assert found["no_proxy"] == ".site,localhost"
+    assert found["APT_CONFIG"] == "/run/hpcbinder/site/apt.conf"
+    assert "SSL_CERT_FILE" not in found
+
+
+def test_a_step_that_runs_the_repositorys_code_sees_no_credentials() -> None:
+    secrets = site_secrets(SITE, suite="bookworm")
+    public = {name: text for name, text in secrets.items() if name.endswith("-public")}
+    assert set(public) == {f"{name}-public" for name in set(secrets) - set(public)}
+    for text in public.values():
+        for secret in ("s3cret", "p%40ss", "p@ss", "other", "me", "you", "@"):
+            assert secret not in text.decode().replace("@", " @ ").split(), text
+        assert b"@" not in text
+    found = exported(public["hpcbinder-env-public"])
+    assert found["PIP_INDEX_URL"] == "https://pypi.site/simple"
+    assert found["https_proxy"] == "http://proxy.site:3128"
+
+
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_apt_reads_its_files(suite: str, tmp_path: Path) -> None:
+    secrets = site_secrets(SITE, suite=suite)
+    place = str(tmp_path).encode()
+    (tmp_path / "apt.conf").write_bytes(secrets["hpcbinder-apt"].replace(b"/run/hpcbinder/site", place))
+    (tmp_path / "sources.list").write_bytes(secrets["hpcbinder-sources-public"])
+    done = subprocess.run(
+        ["apt-get", "update", "--print-uris"],
+        env={**os.environ, "APT_CONFIG": str(tmp_path / "apt.conf")},
+        capture_output=True,
+        text=True,
+    )
+    assert {line.split("'")[1] for line in done.stdout.splitlines() if "InRelease" in line} == {
+        f"https://apt.site/debian/dists/{suite}/InRelease",
+        f"https://apt.site/debian/dists/{suite}-updates/InRelease",
+        f"http://deb.debian.org/debian-security/dists/{suite}-security/InRelease",
+    }
+
+
+def test_certificates(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("-----BEGIN CERTIFICATE-----\n")
+    secrets = site_secrets(SiteConfig(ca_certificates=bundle), suite="bookworm")
+    assert set(secrets) == {
+        "hpcbinder-ca",
+        "hpcbinder-env",
+        "hpcbinder-apt",
+        "hpcbinder-env-public",
+        "hpcbinder-apt-public",
+    }
+    assert exported(secrets["hpcbinder-env"])["SSL_CERT_FILE"] == "/run/hpcbinder/site/ca.pem"
+    assert b'CaInfo "/run/hpcbinder/site/ca.pem"' in secrets["hpcbinder-apt"]
+
+
+def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="No such file"):
+        site_secrets(SiteConfig(ca_certificates=tmp_path / "none"), suite="bookworm")
+    (tmp_path / "many.pem").write_bytes(b"x" * 600_000)
+    with pytest.raises(BuildError, match="500 KiB"):
+        site_secrets(SiteConfig(ca_certificates=tmp_path / "many.pem"), suite="bookworm")
+
+
+def test_what_is_hidden_in_logs() -> None:
+    assert passwords(site_secrets(SITE, suite="bookworm")) == {"s3cret", "p%40ss", "p@ss", "other"}
+    assert passwords({"x": b"not 'a shell text @"}) == set()
+
+
+def test_secret_files_are_in_memory_and_gone_after() -> None:
+    with secret_files({"a": b"one", "b": b"\0two"}) as (paths, handles):
+        read = subprocess.run(["cat", paths["a"], paths["b"]], pass_fds=handles, capture_output=True)
+        again = subprocess.run(["cat", paths["a"]], pass_fds=handles, capture_output=True)
+        assert "memfd" in str(Path(paths["a"]).readlink())
+    assert (read.stdout, again.stdout) == (b"one\0two", b"one")
+    with pytest.raises(OSError):
+        os.fstat(handles[0])

@@ -1,0 +1,186 @@
+"""Lives of one kernel, run as an ordinary user by test_kernel_life.py: `python kernel_life.py SCENARIO KERNEL FOLDER`.
+
+Prints one JSON object: what the scenario saw, and what was left behind (processes, core dumps).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+
+WAIT = 40
+Processes = dict[int, str]
+"""Process id -> command line."""
+
+LOOK = """
+import os, json
+print(json.dumps({"cwd": os.getcwd(), "uid": os.getuid(), "environ": dict(os.environ), "here": os.listdir(".")}))
+"""
+DAEMON = "import subprocess; daemon = subprocess.Popen(['sleep', '1000'], start_new_session=True)"
+
+FRONT_END = """
+import sys, time, kernel_life
+kernel_life.start(*sys.argv[1:])
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def start(kernel: str, folder: str) -> tuple[KernelManager, BlockingKernelClient]:
+    manager = KernelManager(kernel_name=kernel)
+    manager.start_kernel(cwd=folder)
+    client = manager.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=WAIT)
+    return manager, client
+
+
+def execute(client: BlockingKernelClient, code: str) -> str:
+    """What the code prints (or the error it ends with)."""
+    printed: list[str] = []
+
+    def hook(message: dict[str, Any]) -> None:
+        if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
+            printed.append(message["content"]["text"])
+        if message["msg_type"] == "error":
+            printed.append("\n".join(message["content"]["traceback"]))
+
+    client.execute_interactive(code, output_hook=hook, timeout=WAIT)
+    return "".join(printed)
+
+
+def reply(client: BlockingKernelClient, asked: str) -> dict[str, Any]:
+    while True:
+        message: dict[str, Any] = client.get_shell_msg(timeout=WAIT)
+        if message["parent_header"].get("msg_id") == asked:
+            return message
+
+
+def processes() -> Processes:
+    """Every living process of this user but this one."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and entry.stat().st_uid == os.getuid() and int(entry.name) != os.getpid():
+                status = (entry / "stat").read_text()
+                if status[status.rindex(")") + 2] not in "ZX":
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+        except OSError:
+            pass
+    return found
+
+
+def since(before: Processes) -> Processes:
+    return {pid: line for pid, line in processes().items() if pid not in before}
+
+
+def left_over(before: Processes, seconds: float = 10.0) -> list[str]:
+    """What started since `before` and is still there after at most `seconds`."""
+    end = time.monotonic() + seconds
+    while since(before) and time.monotonic() < end:
+        time.sleep(0.05)
+    return sorted(since(before).values())
+
+
+def look(kernel: str, folder: str) -> dict[str, Any]:
+    """Start, look around, leave a daemon, shut down."""
+    begun = time.monotonic()
+    manager, client = start(kernel, folder)
+    ready = time.monotonic() - begun
+    seen = json.loads(execute(client, LOOK))
+    execute(client, "open('written', 'w').write('by the kernel')")
+    execute(client, DAEMON)
+    manager.shutdown_kernel()
+    return {**seen, "ready": ready, "written": (Path(folder) / "written").read_text()}
+
+
+def interrupt(kernel: str, folder: str) -> dict[str, Any]:
+    """Interrupt Python, then a program that Python waits for; restart; all of it with the same manager."""
+    manager, client = start(kernel, folder)
+    answers = []
+    for code in ("import time; time.sleep(60)", "import subprocess; subprocess.run(['sleep', '60'])"):
+        asked = client.execute(code)
+        time.sleep(1.5)
+        manager.interrupt_kernel()
+        answers.append(reply(client, asked)["content"].get("ename"))
+    still = execute(client, "answer = 6 * 7; print(answer)").strip()
+    manager.restart_kernel()
+    client.wait_for_ready(timeout=WAIT)
+    fresh = execute(client, "print('answer' in globals())").strip()
+    manager.shutdown_kernel()
+    return {"answers": answers, "still": still, "fresh": fresh}
+
+
+def shutdown_now(kernel: str, folder: str) -> dict[str, Any]:
+    """jupyter_client's own SIGKILL."""
+    manager, client = start(kernel, folder)
+    execute(client, DAEMON)
+    manager.shutdown_kernel(now=True)
+    return {}
+
+
+def front_end_killed(kernel: str, folder: str) -> dict[str, Any]:
+    """The program that has the kernel dies by SIGKILL."""
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", FRONT_END, kernel, folder]
+    with subprocess.Popen(command, env=here, stdout=subprocess.PIPE, text=True) as front_end:
+        assert front_end.stdout is not None
+        line = front_end.stdout.readline()
+        front_end.kill()
+    return {"line": line}
+
+
+def killed(kernel: str, folder: str, chosen: Callable[[Processes, int], list[int]]) -> dict[str, Any]:
+    """SIGKILL `chosen(the kernel's processes, the launcher's id)`; the front end must notice and nothing may stay."""
+    before = processes()
+    manager, client = start(kernel, folder)
+    execute(client, DAEMON)
+    launcher = manager.provisioner.pid  # type: ignore[union-attr]
+    victims = chosen(since(before), launcher)
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 15
+    while manager.is_alive() and time.monotonic() < end:
+        time.sleep(0.05)
+    return {"victims": len(victims), "alive": manager.is_alive()}
+
+
+def named(*words: str) -> Callable[[Processes, int], list[int]]:
+    return lambda lines, _: [pid for pid, line in lines.items() if any(word in line for word in words)]
+
+
+def keeper(lines: Processes, launcher: int) -> list[int]:
+    return [pid for pid in named("launch.py")(lines, launcher) if pid != launcher]
+
+
+SCENARIOS: dict[str, Callable[[str, str], dict[str, Any]]] = {
+    "look": look,
+    "interrupt": interrupt,
+    "shutdown-now": shutdown_now,
+    "front-end-killed": front_end_killed,
+    "launcher-killed": lambda *a: killed(*a, lambda _, launcher: [launcher]),
+    "keeper-killed": lambda *a: killed(*a, keeper),
+    "runtime-killed": lambda *a: killed(*a, named("Apptainer runtime parent", "ch-run")),
+    "kernel-killed": lambda *a: killed(*a, named("ipykernel_launcher")),
+}
+
+
+def main(scenario: str, kernel: str, folder: str) -> None:
+    before = processes()
+    result = SCENARIOS[scenario](kernel, folder)
+    cores = [str(path) for path in Path(folder).rglob("core*")]
+    print(json.dumps({**result, "left": left_over(before), "cores": cores}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,247 @@
+"""Images nobody should trust: an error in bounded time and memory, never anything else."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from squashfs_support import Item, directory, make_tar, merged, squash
+
+from hpcbinder.errors import ConvertError
+from hpcbinder.squashfs import Image, Options, compressors, merge, superblock, tables
+from hpcbinder.squashfs.compressors import Gzip, Xz, Zstd
+
+FIELDS = {name: n for n, name in enumerate(superblock.Superblock._fields)}
+
+
+def sample(path: Path, options: Options | None = None) -> bytes:
+    items = {f"d{n % 3}/f{n}": Item(content=random.Random(n).randbytes(n * 700) + bytes(9000)) for n in range(12)}
+    items |= {"d0/l": Item("symlink", target="f0"), "d1/h": Item("link", target="d1/f1"), "p": Item("fifo")}
+    items |= {"c": Item("character", device=(1, 3)), "e": directory(uid=9)}
+    items |= {"s": Item(content=b"in a fragment"), "t": Item(content=random.Random(99).randbytes(6000))}
+    return squash(make_tar(items), path, options or Options(block_size=4096)).read_bytes()
+
+
+def exercise(path: Path) -> None:
+    """All that can be done with an image."""
+    with Image.open(path) as image:
+        for name, node in image.walk():
+            if node.kind == "file":
+                image.read(name)
+            elif node.kind == "directory":
+                image.listdir(name)
+            image.lookup(name, follow=True)
+    with (path.parent / "merged").open("w+b") as out:
+        merge([path, path], out)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("sample")
+    return {name: sample(folder / name, Options(name, None, 4096)) for name in ("gzip", "zstd")}
+
+
+@pytest.mark.parametrize("compressor", ["gzip", "zstd"])
+def test_a_cut_off_image_is_an_error(tmp_path: Path, images: dict[str, bytes], compressor: str) -> None:
+    data = images[compressor]
+    used = superblock.parse(data, len(data)).bytes_used
+    for end in [*range(0, 100, 7), *range(100, used, used // 40), used - 1]:
+        (tmp_path / "i").write_bytes(data[:end])
+        with pytest.raises(ConvertError):
+            exercise(tmp_path / "i")
+
+
+@pytest.mark.parametrize("compressor", ["gzip", "zstd"])
+def test_flipped_bits_give_an_error_or_an_image(tmp_path: Path, images: dict[str, bytes], compressor: str) -> None:
+    source = random.Random(5)
+    data = images[compressor]
+    start = superblock.parse(data, len(data)).inode_table
+    errors = 0
+    for n in range(300):
+        damaged = bytearray(data)
+        for _ in range(source.randint(1, 4)):
+            place = source.randrange(96) if n % 3 == 0 else source.randrange(start, len(data))
+            damaged[place] ^= 1 << source.randrange(8)
+        (tmp_path / "i").write_bytes(damaged)
+        try:
+            exercise(tmp_path / "i")
+        except ConvertError:
+            errors += 1
+    assert errors > 100
+
+
+class Stored(Gzip):
+    """Leaves metadata as they are, so that a test can change a record."""
+
+    def compress(self, data: bytes) -> bytes:
+        return data
+
+
+@pytest.fixture
+def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[bytearray], None]], Path]:
+    """Makes an image with unpacked metadata and one change in it."""
+    monkeypatch.setattr(compressors, "by_name", lambda name, level: Stored(6))
+
+    def build(change: Callable[[bytearray], None]) -> Path:
+        data = bytearray(sample(tmp_path / "plain"))
+        change(data)
+        (tmp_path / "plain").write_bytes(data)
+        return tmp_path / "plain"
+
+    return build
+
+
+def set_field(data: bytearray, name: str, value: int) -> None:
+    block = superblock.parse(bytes(data), len(data))
+    data[:96] = block._replace(**{name: value}).pack()
+
+
+def inode(data: bytearray, type_: int, occurrence: int = 0) -> int:
+    """Where in the file the record of an inode of that type begins (the table is one block in these samples)."""
+    block = superblock.parse(bytes(data), len(data))
+    entries = []
+    places = block.export_table
+    (first,) = struct.unpack_from("<Q", data, places)
+    for n in range(block.inode_count):
+        (reference,) = struct.unpack_from("<Q", data, first + 2 + 8 * n)
+        assert reference >> 16 == 0
+        entries.append(block.inode_table + 2 + (reference & 0xFFFF))
+    return [place for place in entries if struct.unpack_from("<H", data, place)[0] == type_][occurrence]
+
+
+def test_the_unchanged_image_is_read(plain: Callable[[Callable[[bytearray], None]], Path]) -> None:
+    exercise(plain(lambda data: None))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("magic", 1),
+        ("major", 3),
+        ("block_size", 0),
+        ("block_log", 60),
+        ("compressor", 3),
+        ("fragment_count", 0xFFFFFFFF),
+        ("id_count", 0xFFFF),
+        ("id_count", 0),
+        ("inode_count", 0),
+        ("root", 0xFFFFFFFFFFFFFFFF),
+        ("bytes_used", 1 << 63),
+        ("id_table", 1 << 63),
+        ("id_table", 96),
+        ("inode_table", 0),
+        ("inode_table", 1 << 63),
+        ("directory_table", 1),
+        ("fragment_table", 0xFFFFFFFFFFFFFFFF),
+        ("export_table", 97),
+    ],
+)
+def test_an_impossible_superblock_is_an_error(
+    plain: Callable[[Callable[[bytearray], None]], Path], field: str, value: int
+) -> None:
+    with pytest.raises(ConvertError):
+        exercise(plain(lambda data: set_field(data, field, value)))
+
+
+@pytest.mark.parametrize(
+    ("type_", "at", "layout", "value"),
+    [
+        (2, 0, "<H", 77),  # no such type
+        (2, 4, "<H", 500),  # owner outside the id table
+        (2, 16, "<I", 0xFFFFFFF0),  # data outside
+        (2, 16, "<I", 3),  # data in the superblock
+        (2, 20, "<I", 5000),  # no such fragment
+        (2, 28, "<I", 0xFFFFFFFF),  # more blocks than the table holds
+        (2, 32, "<I", 0x00FFFFFF),  # a block of 16 MiB
+        (2, 32, "<I", 0xFF000001),  # unknown bits
+        (9, 24, "<Q", 1 << 62),  # 4 EiB
+        (1, 16, "<I", 4000),  # listing in no block
+        (1, 24, "<H", 60000),  # listing longer than the table
+        (1, 26, "<H", 9000),  # offset outside its block
+        (3, 20, "<I", 0xFFFFFFFF),  # a link of 4 GiB
+        (3, 20, "<I", 0),
+    ],
+)
+def test_an_impossible_inode_is_an_error(
+    plain: Callable[[Callable[[bytearray], None]], Path], type_: int, at: int, layout: str, value: int
+) -> None:
+    def change(data: bytearray) -> None:
+        # The longest file: one with blocks. Any directory with a listing.
+        struct.pack_into(layout, data, inode(data, type_, -1 if type_ in (1, 2) else 0) + at, value)
+
+    with pytest.raises(ConvertError):
+        exercise(plain(change))
+
+
+def test_a_directory_in_itself_is_an_error(plain: Callable[[Callable[[bytearray], None]], Path]) -> None:
+    def change(data: bytearray) -> None:
+        # d0 shows the root's listing: a tree without end.
+        root, below = inode(data, 1, -1), inode(data, 1, 0)
+        data[below + 16 : below + 28] = data[root + 16 : root + 28]
+
+    with pytest.raises(ConvertError, match="two names"):
+        exercise(plain(change))
+
+
+@pytest.mark.parametrize("name", [b"/", b"\0", b".", b"p"])
+def test_an_impossible_name_is_an_error(plain: Callable[[Callable[[bytearray], None]], Path], name: bytes) -> None:
+    def change(data: bytearray) -> None:
+        # The entry of `c` in the root, whose sibling `p` there is too.
+        block = superblock.parse(bytes(data), len(data))
+        place = data.index(b"\x00\x00c", block.directory_table)
+        data[place + 2 : place + 3] = name
+
+    with pytest.raises(ConvertError):
+        exercise(plain(change))
+
+
+def test_a_fragment_outside_the_data_is_an_error(plain: Callable[[Callable[[bytearray], None]], Path]) -> None:
+    def change(data: bytearray) -> None:
+        block = superblock.parse(bytes(data), len(data))
+        place = tables.first_block(lambda at, n: bytes(data[at : at + n]), block.fragment_table)
+        struct.pack_into("<Q", data, place + 2, block.inode_table)
+
+    with pytest.raises(ConvertError, match="fragment"):
+        exercise(plain(change))
+
+
+@pytest.mark.parametrize("compressor", [Gzip(6), Zstd(3)])
+def test_a_block_cannot_unpack_to_more_than_its_limit(compressor: Gzip | Zstd) -> None:
+    bomb = bytes(compressor.compress(bytes(50_000_000)))
+    with pytest.raises(ConvertError):
+        compressor.decompress(bomb, 8192)
+    with pytest.raises(ConvertError):
+        compressor.decompress(bomb[:-5], 50_000_000)
+    assert compressor.decompress(bytes(compressor.compress(b"x" * 8192)), 8192) == b"x" * 8192
+
+
+def test_xz_is_read_within_its_limit() -> None:
+    import lzma
+
+    packed = lzma.compress(bytes(9000), check=lzma.CHECK_CRC32)
+    assert Xz().decompress(packed, 9000) == bytes(9000)
+    for damaged, limit in ((packed, 8192), (packed[:-1], 9000), (b"x" + packed, 9000)):
+        with pytest.raises(ConvertError):
+            Xz().decompress(damaged, limit)
+
+
+def test_a_layers_list_of_hard_links_is_checked_too(tmp_path: Path) -> None:
+    good = make_tar({"x": Item("link", target="../../etc")})
+    with pytest.raises(ConvertError):
+        merged([good], tmp_path)
+
+
+def test_what_is_no_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConvertError, match="missing.*No such file"):
+        Image.open(tmp_path / "missing")
+    (tmp_path / "text").write_bytes(b"#!/bin/sh\n" * 1000)
+    with pytest.raises(ConvertError, match="text: not a squashfs image"):
+        Image.open(tmp_path / "text")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(ConvertError):
+            Image.open(tmp_path / "text")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
