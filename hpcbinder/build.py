@@ -19,7 +19,7 @@ from hpcbinder.image import image_packages
 from hpcbinder.model import Checkout, Entry, Plan
 from hpcbinder.plan import load_packs, make_plan
 from hpcbinder.progress import Reporter
-from hpcbinder.register import image_kernels, register_kernels
+from hpcbinder.register import image_kernels, register_kernels, unregister_kernels
 from hpcbinder.source import fetch
 from hpcbinder.squashfs import Options
 
@@ -176,6 +176,20 @@ def register(
         reporter.phase("register", f"{kernel.name}: {kernel.display_name}")
     kept = [k for k in entry.registered if k.path not in {new.path for new in kernels}]
     return catalog.update(replace(entry, registered=(*kept, *kernels)))
+
+
+def remove(entry: Entry, config: Config, catalog: Catalog, reporter: Reporter) -> None:
+    """Take an image away: its kernels, its folder in the catalog, its tag in the engine (if that can be reached).
+
+    Raises:
+        RegisterError, CatalogError: A kernel or the folder cannot be removed.
+    """
+    unregister_kernels(entry, config=config)
+    catalog.remove(entry.id)
+    try:
+        pick_engine(config.build.engine, config).remove(entry.image["name"])
+    except BuildError as error:
+        reporter.phase("remove", f"{entry.image['name']} may still be in the engine: {error.message}")
 
 
 def _architecture() -> str:

@@ -24,11 +24,13 @@ def start(
     stderr: int | IO[Any] | None = subprocess.STDOUT,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
+    ending: signal.Signals = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
-    """Start a tool in a session of its own; it gets SIGTERM when the calling *thread* ends, however that happens.
+    """Start a tool in a session of its own; it gets a signal when the calling *thread* ends, however that happens.
 
     Args:
         env: Its whole environment.
+        ending: That signal.
 
     Raises:
         OSError: It cannot be started.
@@ -38,7 +40,7 @@ def start(
 
     def tie() -> None:
         # Runs between fork and exec: nothing here may take a lock.
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(_PR_SET_PDEATHSIG, ending)
         if os.getppid() != parent:
             os._exit(1)
 
@@ -55,9 +57,13 @@ def start(
     )
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a tool of `start` that is still running, and what it started; returns when it is gone."""
-    for sign, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, _GRACE)):
+def stop(process: subprocess.Popen[bytes], ending: signal.Signals = signal.SIGTERM) -> None:
+    """End a tool of `start` that is still running, and what it started; returns when it is gone.
+
+    Args:
+        ending: What it is asked with; it is killed if it does not heed that within some seconds.
+    """
+    for sign, patience in ((ending, _GRACE), (signal.SIGKILL, _GRACE)):
         if process.poll() is not None:
             break
         try:

@@ -21,7 +21,7 @@ from hpcbinder.register import image_kernels
 from hpcbinder.squashfs import Image
 from rig import Rig
 
-PATH = f"{contract.ENV_PREFIX}/bin:/usr/local/bin:/usr/bin:/bin"
+PATH = f"{contract.ENV_PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENV = {"PATH": PATH, "IMAGE_ID": "small", "GREETING": 'it\'s a "test" $HOME'}
 TOOLS = (
     *("basename", "cat", "chmod", "cp", "dirname", "env", "find", "grep", "id", "ls", "mkdir", "mv", "nohup"),
@@ -30,6 +30,7 @@ TOOLS = (
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 _ENTRYPOINT = '#!/bin/sh\nENTERED=yes\nexport ENTERED\nexec "$@"\n'
+_LAB = '#!/bin/sh\npwd\nfor word; do echo "$word"; done\n'
 _GERMAN = {
     "argv": ["/bin/sh", "{resource_dir}/speak.sh"],
     "display_name": 'Deutsch "quoted"\n\x1b[31m',
@@ -147,6 +148,7 @@ def _contract(root: Path) -> None:
         return '"' + re.sub(r'([\\"$`])', r"\\\1", value) + '"'
 
     write(contract.ENTRYPOINT, _ENTRYPOINT, 0o755)
+    write(f"{contract.SERVER_PREFIX}/bin/jupyter-lab", _LAB, 0o755)
     write(f"{contract.REPO_DIR}/notebook.ipynb", "{}\n")
     write(f"{contract.REPO_DIR}/a line\nend", "x\n")
     exports = [f"export {k}={quoted(v) if k == 'PATH' else f'${{{k}:-{quoted(v)}}}'}" for k, v in ENV.items()]

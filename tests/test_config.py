@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcbinder import config
+import hpcbinder
 from hpcbinder.config import Config, describe, load, markdown, redact
 from hpcbinder.errors import UsageError
 
@@ -158,7 +158,7 @@ def test_a_variable_of_the_site_that_is_not_set_is_named_and_can_be_replaced(rea
         ("[build]\nengine = 'auto", 2, "is not TOML: "),
         ("a = 1\na = 2\n", 2, "is not TOML: Cannot overwrite a value"),
         ("x = " + "[" * 5000, None, "is nested too deeply"),
-        ("[build]\ncompression = 'gzip:12'\n", 2, "build.compression must be gzip, gzip:1 to gzip:9, zstd, or zstd:1"),
+        ("[build]\ncompression = 'gzip:13'\n", 2, "build.compression must be gzip, gzip:1 to gzip:12, zstd, or zstd:1"),
         ("[build]\nsuite = 'book worm; rm'\n", 2, "build.suite must be a Debian suite's name, not 'book worm; rm'"),
         ("[build]\ndockerd = '--evil'\n", 2, "build.dockerd must be unix:///"),
         ("[build]\ndockerd = 'ssh://-oProxyCommand=x'\n", 2, "build.dockerd must be unix:///"),
@@ -166,6 +166,8 @@ def test_a_variable_of_the_site_that_is_not_set_is_named_and_can_be_replaced(rea
         ("[site]\nhttp_proxy = 'http://a\\nb'\n", 2, "site.http_proxy must be a proxy's URL"),
         ("[runtime]\nbinds = ['scratch']\n", 2, "runtime.binds must be /SOURCE[:/TARGET[:ro|rw]], not 'scratch'"),
         ("[runtime]\nbinds = ['/a,/b']\n", 2, "runtime.binds must be"),
+        ("[runtime]\nbinds = ['/a:ro']\n", 2, "runtime.binds must be"),
+        ("[runtime]\nbinds = ['/a:/']\n", 2, "runtime.binds must be"),
         ("[runtime]\nenvironment = ['A=B']\n", 2, "runtime.environment must be a variable's name"),
         ('[runtime]\nprologue = ["a\\nb"]\n', 2, "runtime.prologue must be one line of shell"),
         ("[store]\npath = ''\n", 2, "store.path must be a path, not empty"),
@@ -247,8 +249,30 @@ def test_redact_leaves_what_is_no_credential() -> None:
 
 
 def test_the_documentation_is_the_table() -> None:
-    documentation = Path(config.__file__).parents[1] / "docs" / "config.md"
+    documentation = Path(hpcbinder.__file__).parents[1] / "docs" / "config.md"
     assert documentation.read_text() == markdown(), "run: python -m hpcbinder.config > docs/config.md"
+
+
+def test_the_example_in_the_documentation_can_be_read(read: Load) -> None:
+    example = markdown().split("```toml\n")[1].split("```")[0]
+    config = read(site=example, SCRATCH="/scratch/ann")
+    assert config.store.path == Path("/scratch/ann/hpcbinder")
+    assert config.runtime.prologue == ("module load apptainer",)
+
+
+def test_what_can_be_said_is_what_the_other_parts_know(read: Load) -> None:
+    from hpcbinder.convert import FORMATS
+    from hpcbinder.runtime.launch.values import parse_bind
+    from hpcbinder.squashfs.options import LEVELS, Options
+
+    assert read(flags={"build.formats": FORMATS}).build.formats == FORMATS
+    for compressor, (low, high, _) in LEVELS.items():
+        for text in (compressor, f"{compressor}:{low}", f"{compressor}:{high}"):
+            assert Options.parse(read(HPCBINDER_BUILD_COMPRESSION=text).build.compression)
+        with pytest.raises(UsageError):
+            read(HPCBINDER_BUILD_COMPRESSION=f"{compressor}:{high + 1}")
+    for bind in read(HPCBINDER_RUNTIME_BINDS="/a,/b:/c,/:/host:ro,/d:/e:rw").runtime.binds:
+        parse_bind(bind)
 
 
 def test_an_unknown_flag_is_a_mistake_of_ours(read: Load) -> None:

@@ -16,7 +16,7 @@ def plan(repo: Repo, draft: Draft) -> None:
         wanted = _read(repo.read_text(path), show(path))
         for name, version in wanted:
             draft.want_system([name], "apt.txt", version=version)
-        draft.used(path, f"{len(wanted)} Debian packages" if wanted else "names no package")
+        draft.used(path, f"{len(wanted)} Debian package{'s' * (len(wanted) != 1)}" if wanted else "names no package")
     packages = draft.take_system()
     if not packages:
         return
@@ -42,7 +42,7 @@ def _read(text: str, where: str) -> list[tuple[str, str]]:
             match = _PACKAGE.match(word)
             if match is None:
                 raise DetectError(
-                    f"{show(word)!r} is not the name of a Debian package",
+                    f"'{show(word)}' is not the name of a Debian package",
                     where=f"{where}:{number}",
                     hint="write names like gfortran or gfortran=4:12.2.0-3, one on a line; commands go into postBuild",
                 )

@@ -67,7 +67,7 @@ def _reads(text: str, where: str) -> tuple[int, list[str]] | None:
             continue
         if match["key"] != "reads":
             raise DetectError(
-                f"unknown setting {show(match['key'])!r}",
+                f"unknown setting '{show(match['key'])}'",
                 where=f"{where}:{number}",
                 hint="there is only: # hpcbinder: reads = FILE FOLDER/",
             )

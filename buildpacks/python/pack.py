@@ -40,18 +40,17 @@ def plan(repo: Repo, draft: Draft) -> None:
         env["UV_PRERELEASE"] = "allow"
     names = _names(wanted)
     _environment(draft)
-    data = {
+    common = {
         "always.txt": "".join(f"{name}\n" for name in ALWAYS),
-        "wheels.txt": wanted.text(sources=False),
-        "requirements.txt": wanted.text(sources=True),
         "constraints.txt": "".join(f"{line}\n" for line in wanted.constraints),
     }
+    data = {**common, "requirements.txt": wanted.text(sources=True)}
     draft.add_step(
         Stage.DEPENDENCIES,
         "wheels",
         f"unpacks the wheels of {names}",
         draft.script("wheels.sh"),
-        data=data,
+        data={**common, "wheels.txt": wanted.text(sources=False)},
         env=env,
         caches=["uv"],
     )
@@ -85,7 +84,11 @@ def _names(wanted: Requirements) -> str:
 
 def _projects(repo: Repo, draft: Draft, wanted: Requirements) -> list[Project]:
     """The projects to install: those requirements.txt names, and the root's."""
-    locals_ = {local.path: local for local in wanted.locals}
+    locals_: dict[str, Local] = {}
+    for local in wanted.locals:
+        same = locals_.get(local.path, local)
+        extras = tuple(sorted({*same.extras, *local.extras}))
+        locals_[local.path] = Local(local.path, extras, same.editable or local.editable, same.where)
     for name in ("pyproject.toml", "setup.py"):
         path = repo.root_config(name)
         if path is None:

@@ -11,7 +11,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from hpcbinder.plan import DetectError, Repo, show
 
-from .requirements import Local, clean_requirement
+from .requirements import Local, clean_requirement, read_requirements
 
 _C = (".c", ".cc", ".cpp", ".cxx", ".pyx", ".pxd")
 _FORTRAN = (".f", ".for", ".f77", ".f90", ".f95", ".f03", ".f08")
@@ -86,7 +86,7 @@ def analyse(repo: Repo, local: Local) -> Project:
             f"{show(local.path or '.')} holds neither pyproject.toml nor setup.py, so that it cannot be installed",
             where=local.where,
         )
-    project = Project(local, local.path or posixpath.basename(pyproject or setup or ""))
+    project = Project(local, local.path or "the repository's project")
     values = repo.read_toml(pyproject) if pyproject else {}
     text = "".join(repo.read_text(path) for path in (pyproject, setup) if path)
     how = ["in place (-e)" if local.editable else "is installed"]
@@ -137,19 +137,51 @@ def _read_pyproject(repo: Repo, project: Project, path: str, values: dict[str, A
     if isinstance(name, str) and re.match(r"[A-Za-z0-9._-]{1,100}\Z", name):
         project.title = name
     _read_requires_python(project, path, text, table)
-    dynamic = table.get("dynamic", [])
-    sources = isinstance(uv := tools.get("uv"), dict) and "sources" in uv
-    if (
-        not (isinstance(dynamic, list) and ("dependencies" in dynamic or "optional-dependencies" in dynamic))
-        and not sources
-    ):
-        project.dependencies = _dependencies(project, path, text, table)
+    project.dependencies = _known_dependencies(repo, project, path, text, table, tools)
     if "build-system" not in values and setup is None and not _has_package(repo, project, tools):
         project.installed = False
         if project.dependencies is None:
             raise DetectError(
                 "has no [build-system], so that the dependencies it calls dynamic cannot be found out", where=show(path)
             )
+
+
+def _known_dependencies(
+    repo: Repo, project: Project, path: str, text: str, table: dict[str, Any], tools: dict[str, Any]
+) -> tuple[str, ...] | None:
+    """What the project depends on, None where only its build can tell."""
+    uv = tools.get("uv")
+    if isinstance(uv, dict) and "sources" in uv:
+        # Some of the names mean something else than on the index, which uv knows when it installs the project.
+        return None
+    dynamic = table.get("dynamic", [])
+    dynamic = dynamic if isinstance(dynamic, list) else []
+    if "optional-dependencies" in dynamic and project.local.extras:
+        return None
+    if "dependencies" not in dynamic:
+        return _dependencies(project, path, text, table)
+    return None if project.local.extras else _from_files(repo, project, tools)
+
+
+def _from_files(repo: Repo, project: Project, tools: dict[str, Any]) -> tuple[str, ...] | None:
+    """`[tool.setuptools.dynamic] dependencies = {file = …}` (setuptools' documentation, "Dynamic Metadata")."""
+    value: Any = tools
+    for key in ("setuptools", "dynamic", "dependencies", "file"):
+        value = value.get(key) if isinstance(value, dict) else None
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names:
+        return None
+    lines: list[str] = []
+    for name in names:
+        path = posixpath.normpath(posixpath.join(project.local.path, str(name)))
+        if repo.tree.kind(path) not in ("file", "symlink"):
+            return None
+        found = read_requirements(repo, path)
+        if found.locals or found.options or found.constraints:
+            return None
+        lines += found.lines
+        project.files[path] = f"{len(found.lines)} dependencies of {project.title}"
+    return tuple(lines)
 
 
 def _read_requires_python(project: Project, path: str, text: str, table: dict[str, Any]) -> None:
@@ -162,7 +194,7 @@ def _read_requires_python(project: Project, path: str, text: str, table: dict[st
     try:
         project.requires_python = SpecifierSet(wanted)
     except InvalidSpecifier:
-        raise DetectError(f"requires-python {show(wanted)!r} is not a version specifier", where=where) from None
+        raise DetectError(f"requires-python '{show(wanted)}' is not a version specifier", where=where) from None
     project.requires_python_where = where
 
 

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 MAX_DEPTH = 20
 """Files that may include one another."""
 
-_COMMENT = re.compile(r"(^|\s+)#.*$")
-_OPTION = re.compile(r"(?P<name>--[a-z][a-z0-9-]*|-[a-zA-Z])(?:\s*=\s*|\s+|(?<=^-[a-zA-Z]))?(?P<value>.*)\Z", re.DOTALL)
-_HASH = re.compile(r"--hash(?:=|\s+)(?P<value>(sha256|sha384|sha512):[0-9a-fA-F]+)\Z")
+_OPTION = re.compile(r"(?P<name>--[a-z][a-z0-9-]*|-[a-zA-Z])(?:\s*=\s*|\s+)?(?P<value>.*)\Z", re.DOTALL)
+_HASH = re.compile(r"--hash=(?P<value>(sha256|sha384|sha512):[0-9a-fA-F]+)\Z")
 _PATH = re.compile(r"[\w.+@][\w./+@-]*\Z")
-_LOCAL = re.compile(r"(?P<path>[^\[\];]*?)\s*(?P<extras>\[[^\]]*\])?\s*\Z")
+_EXTRAS = re.compile(r"\[[^\[\]]*\]\Z")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 _ARCHIVES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz", ".tar.xz")
 _BINARY_VALUE = re.compile(r"(:all:|:none:|[A-Za-z0-9._-]+)(,(:all:|:none:|[A-Za-z0-9._-]+))*\Z")
@@ -182,26 +181,34 @@ def _read(repo: Repo, path: str, found: Requirements, *, constraint: bool, above
             target.append(" ".join((cleaned, *hashes)))
     count = len(found.lines) + len(found.constraints) + len(found.locals) - before
     what = "constraints" if constraint else "requirements"
-    found.files[path] = "; ".join((f"{count} {what}", *notes))
+    found.files[path] = "; ".join((f"{count} {what[:-1] if count == 1 else what}", *notes))
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Lines with continuations joined and comments removed, as pip's `join_lines` and `ignore_comments`."""
     begun, parts = 0, []
     for number, line in enumerate(text.split("\n"), start=1):
-        comment = re.match(r"\s*#", line)
+        comment = line.lstrip().startswith("#")
         if line.endswith("\\") and not comment:
             begun = begun or number
             parts.append(line.rstrip("\\"))
             continue
         parts.append(f" {line}" if comment else line)
-        joined = _COMMENT.sub("", "".join(parts)).strip()
+        joined = _without_comment("".join(parts))
         if joined:
             yield begun or number, joined
         begun, parts = 0, []
-    joined = _COMMENT.sub("", "".join(parts)).strip()
+    joined = _without_comment("".join(parts))
     if joined:
         yield begun, joined
+
+
+def _without_comment(line: str) -> str:
+    """The line up to a `#` that begins a word. (No regular expression: one would take ages for a line of blanks.)"""
+    at = line.find("#")
+    while at > 0 and not line[at - 1].isspace():
+        at = line.find("#", at + 1)
+    return line.strip() if at < 0 else line[:at].strip()
 
 
 def _check_characters(line: str, where: str) -> None:
@@ -215,14 +222,14 @@ def _split_hashes(line: str, where: str) -> tuple[str, list[str]]:
     match = re.search(r"\s-{1,2}[A-Za-z]", line)
     if match is None:
         return line, []
-    text, rest = line[: match.start()].strip(), line[match.start() :].strip()
+    words = line[match.start() :].replace("--hash ", "--hash=").split()
     hashes = []
-    for option in re.split(r"\s+(?=-{1,2}[A-Za-z])", rest):
-        found = _HASH.match(option)
+    for word in words:
+        found = _HASH.match(word)
         if found is None:
-            raise _bad(f"has the option {show(option.split('=')[0].split()[0])}, which is not supported", where)
+            raise _bad(f"has the option {show(word.partition('=')[0])}, which is not supported", where)
         hashes.append(f"--hash={found['value'].lower()}")
-    return text, hashes
+    return line[: match.start()].strip(), hashes
 
 
 def _option(
@@ -240,6 +247,8 @@ def _option(
     if match is None:
         raise _bad(f"has the option {show(line.split()[0])}, which is not supported", where)
     name, value = _LONG.get(match["name"], match["name"]), match["value"].strip()
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1]
     if name in ("--requirement", "--constraint"):
         included = _included(repo, path, value, where)
         _read(repo, included, found, constraint=constraint or name == "--constraint", above=(*above, path))
@@ -304,10 +313,10 @@ def _looks_local(text: str) -> bool:
 
 
 def _local(text: str, where: str, *, editable: bool) -> Local:
-    match = _LOCAL.match(text.strip())
-    if match is None:
+    path, bracket, rest = text.strip().partition("[")
+    path, extras = path.rstrip(), bracket + rest
+    if ";" in path or (extras and not _EXTRAS.match(extras)):
         raise _bad("has a marker or something else behind a path, which is not supported", where)
-    path, extras = match["path"], match["extras"] or ""
     normal = posixpath.normpath(path) if path else "."
     if path.startswith(("/", "~", "\\")) or normal == ".." or normal.startswith("../"):
         raise _bad(f"names {show(path)}, which is outside the repository", where)
@@ -315,7 +324,7 @@ def _local(text: str, where: str, *, editable: bool) -> Local:
         raise _bad(f"names a path with characters that are not supported: {show(path)}", where)
     names = tuple(sorted({name.strip() for name in extras.strip("[]").split(",") if name.strip()}))
     if bad := [name for name in names if not _NAME.match(name)]:
-        raise _bad(f"{show(bad[0])!r} is not the name of an extra", where)
+        raise _bad(f"'{show(bad[0])}' is not the name of an extra", where)
     return Local("" if normal == "." else normal, names, editable, where)
 
 
@@ -342,9 +351,8 @@ def _reachable(repo: Repo, path: str) -> bool:
 
 def _url_line(text: str, where: str) -> str:
     """Check a bare URL; one with `#egg=name` gets its name in front, as PEP 508 has it."""
-    url, marker = text, ""
-    if found := re.search(r"\s+;", text):
-        url, marker = text[: found.start()], text[found.start() :].strip()
+    url, semicolon, marker = text.replace("\t;", " ;").partition(" ;")
+    url, marker = url.strip(), f"; {marker.strip()}" if semicolon else ""
     _check_url(url, where)
     base, _, fragment = url.partition("#")
     parts = [part for part in fragment.split("&") if part]
@@ -371,7 +379,7 @@ def _check_url(url: str, where: str, *, schemes: tuple[str, ...] = ("https", "gi
     if parts.scheme not in schemes:
         way = {"git+ssh": "use git+https://", "http": "use https://", "git+http": "use git+https://"}
         hint = way.get(parts.scheme, f"what works is {' and '.join(f'{scheme}://' for scheme in schemes)}")
-        raise _bad(f"has a URL of the kind {show(parts.scheme or url)!r}, which is not supported", where, hint)
+        raise _bad(f"has a URL of the kind '{show(parts.scheme or url)}', which is not supported", where, hint)
     if user is not None or parts.password is not None or "@" in parts.netloc:
         raise _bad("has credentials in a URL", where, "they would be public in the image; name a public source")
     if not host or host.startswith("-"):

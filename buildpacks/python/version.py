@@ -20,37 +20,33 @@ def choose_python(repo: Repo, draft: Draft, projects: Sequence[Project]) -> None
         DetectError: None has it, or two files contradict each other.
     """
     asked = _runtime(repo, draft)
+    candidates = list(dict.fromkeys((draft.suite.name, *SUITES)))
     if asked is not None:
         path, version = asked
-        candidates = [name for name, suite in SUITES.items() if suite.python == version]
+        candidates = [name for name in candidates if SUITES[name].python == version]
         if not candidates:
             raise DetectError(
                 f"asks for Python {version}, which no base has",
                 where=f"{path}:1",
                 hint=f"there is Python {served()}; write one of them if the code runs with it",
             )
-        draft.choose_suite(candidates[0])
     for project in projects:
         if project.requires_python is None:
             continue
         fits = [
-            name
-            for name in (draft.suite.name, *SUITES)
-            if project.requires_python.contains(SUITES[name].python_full, prereleases=True)
+            name for name in candidates if project.requires_python.contains(SUITES[name].python_full, prereleases=True)
         ]
-        if asked is not None and draft.suite.name not in fits:
-            raise DetectError(
-                f"needs Python {project.requires_python}, but {asked[0]} asks for {asked[1]}",
-                where=project.requires_python_where,
-                hint=f"there is Python {served()}",
-            )
         if not fits:
+            other = f"but {asked[0]} asks for {asked[1]}" if asked else "which no base has"
+            if not asked and len(candidates) < len(SUITES):
+                other = "but another project of the repository needs another"
             raise DetectError(
-                f"needs Python {project.requires_python}, which no base has",
+                f"needs Python {project.requires_python}, {other}",
                 where=project.requires_python_where,
                 hint=f"there is Python {served()}",
             )
-        draft.choose_suite(fits[0])
+        candidates = fits
+    draft.choose_suite(candidates[0])
 
 
 def _runtime(repo: Repo, draft: Draft) -> tuple[str, str] | None:
@@ -67,7 +63,7 @@ def _runtime(repo: Repo, draft: Draft) -> tuple[str, str] | None:
             draft.unused(path, "is not about Python")
             return None
         raise DetectError(
-            f"{show(text.partition(chr(10))[0])!r} is no version of Python",
+            f"'{show(text.partition(chr(10))[0])}' is no version of Python",
             where=f"{show(path)}:1",
             hint="write python-X.Y, such as python-3.11",
         )

@@ -54,14 +54,16 @@ def ensure_base(
         BuildError: It cannot be made here, with what to do about it.
     """
     key = recipe.base_key(ref)
-    for place in (*shared, folder):
-        if (found := _load(place / key, ref)) is not None:
-            return found
     try:
+        for place in (*shared, folder):
+            if (found := _load(place / key, ref)) is not None:
+                return found
         folder.mkdir(parents=True, exist_ok=True)
         return _ensure_locked(ref, key, folder, site, reporter)
     except OSError as error:
         raise BuildError(f"the base cannot be kept: {error.strerror}", where=error.filename or str(folder)) from error
+    except NotImplementedError as error:  # what filelock says of a file system without flock(2)
+        raise BuildError("the base cannot be kept on a file system without locks", where=str(folder)) from error
 
 
 def _ensure_locked(ref: BaseRef, key: str, folder: Path, site: SiteConfig, reporter: Reporter) -> BaseImage:

@@ -172,7 +172,7 @@ class Catalog:
         """
         record = relative_formats(entry, folder)
         images = self._prepared() / "images"
-        target, aside = images / _checked(entry.id), images / f"{_ASIDE}{entry.id}"
+        target, aside = self._places(self.path, _checked(entry.id))
         with writing(self.path):
             write_atomic(folder / NAME, dump(record))
             publish(folder)
@@ -215,7 +215,9 @@ class Catalog:
         Raises:
             CatalogError: No such image, a site's image, or the store cannot be written.
         """
-        if not _ID.fullmatch(id_) or not self._folder(self.path, id_).is_dir():
+        with writing(self.path):
+            here = _ID.fullmatch(id_) and any(place.is_dir() for place in self._places(self.path, id_))
+        if not here:
             if (entry := self.find(id_)) is not None:
                 place = next(s for s in self.site if self._load(s, id_) is not None)
                 raise CatalogError(f"{entry.id} belongs to the site's store and is read-only", where=str(place))
@@ -248,16 +250,14 @@ class Catalog:
             ids.update(id_ for name in names if _ID.fullmatch(id_ := name.removeprefix(_ASIDE)))
         return sorted(ids)
 
-    def _folder(self, store: Path, id_: str) -> Path:
-        """Where the image is: aside only if its successor never came."""
-        folder, aside = store / "images" / id_, store / "images" / f"{_ASIDE}{id_}"
-        return aside if not folder.exists() and aside.exists() else folder
+    def _places(self, store: Path, id_: str) -> tuple[Path, Path]:
+        """Where the image is, and where it waits while its successor is put in place."""
+        return store / "images" / id_, store / "images" / f"{_ASIDE}{id_}"
 
     def _load(self, store: Path, id_: str) -> Entry | None:
-        entry = load_entry(self._folder(store, id_))
-        if entry is None:
-            # Between the look at the two places it may have moved from one to the other.
-            entry = load_entry(self._folder(store, id_))
+        folder, aside = self._places(store, id_)
+        # A successor may come between the looks at the two places.
+        entry = next((entry for place in (folder, aside, folder) if (entry := load_entry(place))), None)
         if entry is None:
             return None
         _check_version(store)
@@ -289,7 +289,7 @@ class Catalog:
 
     def _settle(self, id_: str) -> None:
         """Finish what a process killed in the middle of `add` left."""
-        folder, aside = self.path / "images" / id_, self.path / "images" / f"{_ASIDE}{id_}"
+        folder, aside = self._places(self.path, id_)
         if not aside.exists():
             return
         if folder.exists():

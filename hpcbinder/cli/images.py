@@ -43,11 +43,12 @@ def show_command(session: Session, id_: str, as_json: bool) -> None:
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.pass_obj
 def rm_command(session: Session, ids: tuple[str, ...]) -> None:
-    """Remove images: their kernels first, so that none points at nothing."""
-    from hpcbinder.register import unregister_kernels
+    """Remove images: their kernels first, so that none points at nothing, and last what the engine still holds."""
+    from hpcbinder.build import remove
 
     entries = [session.catalog.get(id_) for id_ in ids]
+    with session.reporter as reporter:
+        for entry in entries:
+            remove(entry, session.config, session.catalog, reporter)
     for entry in entries:
-        unregister_kernels(entry)
-        session.catalog.remove(entry.id)
         click.echo(f"removed {entry.id}")

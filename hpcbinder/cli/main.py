@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from hpcbinder import __version__
+from hpcbinder.cli.session import Session
 from hpcbinder.errors import HpcbinderError
 from hpcbinder.text import one_line
 
@@ -43,6 +44,21 @@ Exit codes:
 """
 
 
+def _set(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and param.name is not None:
+        setattr(ctx.obj, param.name, True)
+
+
+# Options people put at either end of the line: `hpcbinder --json-logs build SRC` and `hpcbinder build SRC --json-logs`.
+SHARED = tuple(
+    click.Option([name], is_flag=True, expose_value=False, callback=_set, help=text)
+    for name, text in (
+        ("--debug", "Show tracebacks and the tools' full output."),
+        ("--json-logs", "One JSON event per line (phase, message, progress) on stderr."),
+    )
+)
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is used."""
 
@@ -55,6 +71,7 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"hpcbinder.cli.{COMMANDS[cmd_name][0]}")
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
+        command.params += [option for option in SHARED if option not in command.params]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -64,15 +81,14 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hpcbinder")
-@click.option("--debug", is_flag=True, help="Show tracebacks and the tools' full output.")
-@click.option("--json-logs", is_flag=True, help="One JSON event per line (phase, message, progress) on stderr.")
 @click.option("--store", metavar="DIR", help="Where images are kept (store.path in the configuration).")
 @click.pass_context
-def cli(ctx: click.Context, debug: bool, json_logs: bool, store: str | None) -> None:
+def cli(ctx: click.Context, store: str | None) -> None:
     """From a link to a repository to a running notebook on the cluster."""
-    from hpcbinder.cli.session import Session
+    ctx.obj.store = store
 
-    ctx.obj = Session(debug=debug, json_logs=json_logs, store=store)
+
+cli.params = [*SHARED, *cli.params]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -85,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = arguments[: next((i for i, a in enumerate(arguments) if a == "--"), len(arguments))]
     debug = "--debug" in options
     try:
-        status = cli.main(arguments, prog_name="hpcbinder", standalone_mode=False)
+        status = cli.main(arguments, prog_name="hpcbinder", standalone_mode=False, obj=Session())
         sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else 0)
     except click.exceptions.Abort:

@@ -21,9 +21,9 @@ class Session:
         flags: Settings given as options of a command, `section.key` -> value; they win over every other origin.
     """
 
-    debug: bool
-    json_logs: bool
-    store: str | None
+    debug: bool = False
+    json_logs: bool = False
+    store: str | None = None
     flags: dict[str, object] = field(default_factory=dict)
 
     def setting(self, values: Mapping[str, object]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -20,6 +21,9 @@ from hpcbinder.engine.secrets import passwords, secret_files
 from hpcbinder.errors import BuildError
 
 _LINE_LIMIT = 64 * 1024
+_ENDING = signal.SIGKILL
+"""The client of 20.10 ignores SIGTERM while a step runs; the daemon ends a build whose client is gone."""
+
 _KEPT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "no_proxy")
 
 
@@ -82,7 +86,9 @@ class DockerCli:
             argv += [f"--target={target}"] if target else []
             argv += [f"--iidfile={id_file}"]
             argv += [f"--secret=id={name},src={path}" for name, path in sorted(paths.items())]
-            child = process.start([*argv, "-"], env=self._env(config), stdin=subprocess.PIPE, pass_fds=handles)
+            child = process.start(
+                [*argv, "-"], env=self._env(config), stdin=subprocess.PIPE, pass_fds=handles, ending=_ENDING
+            )
             context = _Context(write_context, cast(IO[bytes], child.stdin), child)
             try:
                 assert child.stdout is not None
@@ -90,7 +96,7 @@ class DockerCli:
                     output.feed(line)
                 code = child.wait()
             finally:
-                process.stop(child)
+                process.stop(child, _ENDING)
                 context.join()
             context.raise_error()
             if code != 0:
@@ -168,7 +174,7 @@ class _Context:
             pass  # the client went away, and says why
         except BaseException as error:
             self._error = error
-            child.terminate()
+            child.kill()
 
 
 def _programs(environ: Mapping[str, str]) -> list[str]:

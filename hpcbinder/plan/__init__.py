@@ -35,6 +35,5 @@ __all__ = [
     "server_step",
     "show",
     "step_titles",
-    "step_titles",
     "write_context",
 ]

@@ -124,7 +124,12 @@ class Draft:
             self._shared.kernels.append(name)
 
     def set_start(self, path: str) -> None:
-        """Name the repository's start script, which runs before kernels and servers."""
+        """Name the repository's start script, which runs before kernels and servers.
+
+        Raises:
+            DetectError: Its path could not stand in a variable.
+        """
+        self._check_env({"HPCBINDER_START": path})
         self._shared.start = path
 
     def add_step(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hpcbinder.contract import REPO_DIR
 from hpcbinder.model import Decision, Plan, Stage
+from hpcbinder.plan.content import placed_files
 from hpcbinder.text import printable
 
 
@@ -30,8 +32,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     for step in plan.steps:
         if step not in finish:
             yield from _step(step.name, step.reason, step.reads, step.data, step.runs_repository_code)
-    size = f"{plan.content.files} files, {_size(plan.content.size)}"
-    yield f"  content: {size}, at /srv/repo"
+    count = f"{plan.content.files} file{'s' * (plan.content.files != 1)}"
+    rest = "all other files" if placed_files(plan.steps) else "the repository's files"
+    yield f"  content: {rest} ({count}, {_size(plan.content.size)}) at {REPO_DIR}"
     for step in finish:
         yield from _step(step.name, step.reason, step.reads, step.data, step.runs_repository_code)
     if plan.start:

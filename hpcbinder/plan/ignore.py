@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hpcbinder.errors import DetectError
 
+MAX_PATTERN = 1000
+"""Characters of a pattern. Longer ones only serve to keep us busy."""
+
 
 @dataclass(frozen=True)
 class Pattern:
-    """One line of an ignore file: its regular expression, and whether it takes back (`!`)."""
+    """One line of an ignore file: what it matches, and whether it takes back (`!`)."""
 
     text: str
-    regex: re.Pattern[str]
+    matches: Callable[[str], object]
     exception: bool
 
 
@@ -58,7 +61,7 @@ class Ignore:
         ignored = False
         matched = []
         for pattern, above in zip(self.patterns, parent, strict=True):
-            hit = above or pattern.regex.match(path) is not None
+            hit = above or bool(pattern.matches(path))
             matched.append(hit)
             if hit:
                 ignored = not pattern.exception
@@ -100,11 +103,12 @@ def _pattern(line: str) -> Pattern:
     text = line[1:].strip() if exception else line
     if not text:
         raise ValueError("a lone '!'")
-    cleaned = _clean(text)
-    try:
-        return Pattern(line, re.compile(_translate(cleaned), re.DOTALL), exception)
-    except re.error:
-        raise ValueError("bad character range") from None
+    if len(text) > MAX_PATTERN:
+        raise ValueError(f"longer than {MAX_PATTERN} characters")
+    tokens = _tokens(_clean(text))
+    if sum(token in _WILD for token in tokens) <= 2:
+        return Pattern(line, re.compile("".join(tokens) + r"\Z", re.DOTALL).match, exception)
+    return Pattern(line, _Automaton(tokens).matches, exception)
 
 
 def _clean(text: str) -> str:
@@ -115,21 +119,25 @@ def _clean(text: str) -> str:
     return cleaned[1:] if len(cleaned) > 1 and cleaned.startswith("/") else cleaned
 
 
-def _translate(pattern: str) -> str:
-    """Go's `filepath.Match` syntax with `**` added, as a Python regular expression for the whole path."""
-    out = []
+_STAR, _FOLDERS, _REST = "[^/]*", "(?:.*/)?", ".*"
+_WILD = frozenset({_STAR, _FOLDERS, _REST})
+
+
+def _tokens(pattern: str) -> list[str]:
+    """Go's `filepath.Match` syntax with `**` added, as regular expressions: one of `_WILD`, or one for a character."""
+    out: list[str] = []
     i, end = 0, len(pattern)
     while i < end:
         char = pattern[i]
         i += 1
         if char == "*":
             if not pattern.startswith("*", i):
-                out.append("[^/]*")
+                out.append(_STAR)
                 continue
             i += 1
             if pattern.startswith("/", i):
                 i += 1
-            out.append(".*" if i >= end else "(?:.*/)?")
+            out.append(_REST if i >= end else _FOLDERS)
         elif char == "?":
             out.append("[^/]")
         elif char == "[":
@@ -142,7 +150,49 @@ def _translate(pattern: str) -> str:
             i += 1
         else:
             out.append(re.escape(char))
-    return "".join(out) + r"\Z"
+    return out
+
+
+class _Automaton:
+    """Matches a pattern with many wildcards in a time that grows with its length and the path's, and no faster.
+
+    A regular expression would try every way to share out a name among the wildcards.
+    """
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self._wild = [token if token in _WILD else None for token in tokens]
+        self._single = [None if token in _WILD else re.compile(token, re.DOTALL) for token in tokens]
+        self._end = len(tokens)
+
+    def matches(self, path: str) -> bool:
+        # A state is the index of the next token; with True, inside the folders of a `**/`.
+        states = self._closed({(0, False)})
+        for char in path:
+            following: set[tuple[int, bool]] = set()
+            for at, _ in states:
+                if at == self._end:
+                    continue
+                wild, single = self._wild[at], self._single[at]
+                if wild == _REST or (wild == _STAR and char != "/"):
+                    following.add((at, False))
+                elif wild == _FOLDERS:
+                    following.add((at, True))
+                    if char == "/":
+                        following.add((at + 1, False))
+                elif single is not None and single.match(char):
+                    following.add((at + 1, False))
+            states = self._closed(following)
+        return (self._end, False) in states
+
+    def _closed(self, states: set[tuple[int, bool]]) -> set[tuple[int, bool]]:
+        """With the states reached by letting wildcards match nothing."""
+        pending = list(states)
+        while pending:
+            at, inside = pending.pop()
+            if at < self._end and not inside and self._wild[at] is not None and (at + 1, False) not in states:
+                states.add((at + 1, False))
+                pending.append((at + 1, False))
+        return states
 
 
 def _char_class(pattern: str, i: int) -> tuple[int, str]:

@@ -69,7 +69,7 @@ def make_plan(
         raise UsageError(f"no base of Debian {suite!r}", hint=f"build.suite is one of {', '.join(SUITES)}")
     if unknown := sorted(set(without) - {pack.name for pack in packs}):
         known = ", ".join(sorted(pack.name for pack in packs))
-        raise UsageError(f"no buildpack {printable(unknown[0])!r} to leave out", hint=f"there are {known}")
+        raise UsageError(f"no buildpack '{printable(unknown[0])}' to leave out", hint=f"there are {known}")
     taking_part = [pack for pack in packs if pack.name not in without]
     repo = open_repo(checkout)
     shared = Shared(SUITES[suite])

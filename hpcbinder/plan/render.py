@@ -114,11 +114,6 @@ def step_titles(plan: Plan) -> dict[str, str]:
     return {step_folder(number): step.name for number, step in enumerate(plan.steps)}
 
 
-def step_titles(plan: Plan) -> dict[str, str]:
-    """Step folder in the context -> name of the step that mounts it: what a build's log calls it."""
-    return {step_folder(number): step.name for number, step in enumerate(plan.steps)}
-
-
 def quote(text: str) -> str:
     """Quote a value for ENV or LABEL, in double quotes with `\\`, `"` and `$` escaped.
 

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from hpcbinder.errors import DetectError
 from hpcbinder.plan.ignore import Ignore, Matched
@@ -101,7 +101,7 @@ class Tree:
         Raises:
             DetectError: Not a regular file, or it cannot be read.
         """
-        return self._open(self.resolve(path), path)
+        return os.fdopen(self._open(self.resolve(path), path), "rb")
 
     def open_item(self, item: Item) -> BinaryIO:
         """Open a file of the snapshot, none of whose folders was a symlink.
@@ -109,9 +109,9 @@ class Tree:
         Raises:
             DetectError: It is not a regular file any more, or it cannot be read.
         """
-        return self._open(item.path, item.path)
+        return os.fdopen(self._open(item.path, item.path), "rb", buffering=0)
 
-    def _open(self, path: str, name: str) -> BinaryIO:
+    def _open(self, path: str, name: str) -> int:
         try:
             # O_NONBLOCK: a pipe put in the file's place must not hold us; it has no meaning for a regular file.
             fd = os.open(f"{os.fspath(self.root)}/{path}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -120,7 +120,7 @@ class Tree:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise DetectError("is not a regular file", where=show(name))
-        return os.fdopen(fd, "rb", buffering=0)
+        return fd
 
     def read_text(self, path: str, *, limit: int = CONFIG_LIMIT) -> str:
         """Read a config file: UTF-8, with or without BOM; line ends become `\\n`.

@@ -7,6 +7,7 @@ without hpcbinder, a registered kernel's start, is the package `launch`.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,10 @@ def run_argv(
 def execute(command: Command, *, terminal: bool = False) -> int:
     """Run a command to its end, pass signals on, and leave nothing of it behind however this process dies.
 
+    What a person should know of it (`command.notes`) goes to standard error first.
     For a program's last act: it replaces signal handlers. Returns the exit code (128 + signal number if killed).
     `terminal`: a person sits at a terminal, whose Ctrl-C and job control reach the command directly.
     """
+    for note in command.notes:
+        print(f"hpcbinder: {note}", file=sys.stderr)
     return supervise(command, terminal=terminal)

@@ -12,7 +12,7 @@ from hpcbinder import contract
 from hpcbinder.errors import RunError
 from hpcbinder.model import Entry
 from hpcbinder.runtime.launch.runtimes import PROGRAMS, find, runtime
-from hpcbinder.runtime.launch.values import Image, Runtime
+from hpcbinder.runtime.launch.values import Image, Runtime, bindable
 
 _ACCEPTED: Mapping[str, tuple[str, ...]] = {"apptainer": ("apptainer", "singularity")}
 """What a name in the configuration stands for, where that is not itself alone."""
@@ -24,8 +24,8 @@ _INSTALL: Mapping[str, str] = {
     "charliecloud": "install Charliecloud (Debian: apt install charliecloud)",
     "docker": "install Docker and start its daemon",
 }
-_MOUNT_POINTS = tuple(f"/mnt/{number}" for number in range(10))
-"""Charliecloud's own convention for images (ch-convert makes them, and so does hpcbinder.convert)."""
+_NOT_FOR_MOUNTS = frozenset({"boot", "dev", "etc", "home", "proc", "root", "run", "srv", "sys", "tmp", "usr", "var"})
+"""Folders of the root that have a meaning of their own, empty or not."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,16 @@ def _image(entry: Entry, candidate: str, location: str) -> Image:
 
 
 def _mount_points(squashfs: Path) -> tuple[str, ...]:
+    """The image's empty folders, `/mnt` and below it first: `/scratch` and its like may be wanted for themselves."""
     from hpcbinder.squashfs import Image as SquashfsImage
 
     with SquashfsImage.open(squashfs) as image:
-        return tuple(path for path in _MOUNT_POINTS if image.lookup(path) is not None)
+
+        def empty(path: str) -> bool:
+            node = image.lookup(path)
+            return node is not None and node.kind == "directory" and not image.listdir(path)
+
+        top = [f"/{name}" for name in image.listdir("/") if name not in _NOT_FOR_MOUNTS]
+        mnt = [f"/mnt/{name}" for name in image.listdir("/mnt")] if "/mnt" in top else []
+        places = [*mnt, "/mnt", "/media", *top]
+        return tuple(path for path in dict.fromkeys(places) if bindable(path) and empty(path))

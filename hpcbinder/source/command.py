@@ -32,6 +32,8 @@ _SETTINGS = (
     "core.fileMode=true",
     "core.sparseCheckout=false",
     "core.untrackedCache=false",
+    # On a network file system it is the waiting for each file that takes the time.
+    "checkout.workers=4",
     "protocol.ext.allow=never",
     "submodule.recurse=false",
     "fetch.recurseSubmodules=false",
@@ -178,8 +180,8 @@ def _finish(
         late.set()
         _kill(process)
 
-    tail: list[str] = []
-    reader = threading.Thread(target=_read_lines, args=(process.stderr, tail, on_line), daemon=True)
+    lines = _Lines(on_line)
+    reader = threading.Thread(target=lines.read, args=(process.stderr,), daemon=True)
     watchdog = threading.Timer(timeout, stop)
     watchdog.daemon = True
     assert process.stdout is not None and process.stderr is not None
@@ -201,7 +203,9 @@ def _finish(
         process.stderr.close()
     if late.is_set():
         raise FetchError(f"git {name} gave up after {timeout:.0f} s without an end")
-    return Result(status, stdout.decode("utf-8", "surrogateescape"), "\n".join(tail))
+    if lines.failure is not None:
+        raise lines.failure
+    return Result(status, stdout.decode("utf-8", "surrogateescape"), "\n".join(lines.kept))
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -212,24 +216,38 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _read_lines(stream: Any, tail: list[str], on_line: Callable[[str], None] | None) -> None:
-    """Read stderr to its end; progress lines end with a carriage return and are not kept."""
-    rest = b""
-    try:
-        while chunk := stream.read1(65536):
-            *lines, rest = re.split(rb"(?<=[\r\n])", rest + chunk)
-            rest = _shortened(rest)
-            for raw in lines:
-                line = _shortened(raw).decode("utf-8", "replace").rstrip()
-                if line and on_line is not None:
-                    on_line(line)
-                if line and not raw.endswith(b"\r"):
-                    tail.append(line)
-            del tail[:-200]
-    except (OSError, ValueError):
-        pass  # closed on us
-    if rest.strip():
-        tail.append(rest.decode("utf-8", "replace").rstrip())
+class _Lines:
+    """Reads stderr to its end, whatever its listener does; progress ends with a carriage return and is not kept."""
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self.kept: list[str] = []
+        self.failure: Exception | None = None
+        self._on_line = on_line
+
+    def read(self, stream: Any) -> None:
+        rest = b""
+        try:
+            while chunk := stream.read1(65536):
+                *lines, rest = re.split(rb"(?<=[\r\n])", rest + chunk)
+                rest = _shortened(rest)
+                for raw in lines:
+                    self._line(raw)
+        except (OSError, ValueError):
+            pass  # closed on us
+        self._line(rest)
+
+    def _line(self, raw: bytes) -> None:
+        line = _shortened(raw).decode("utf-8", "replace").rstrip()
+        if not line:
+            return
+        if not raw.endswith(b"\r"):
+            self.kept.append(line)
+            del self.kept[:-200]
+        if self._on_line is not None:
+            try:
+                self._on_line(line)
+            except Exception as error:  # a full pipe would stop git
+                self._on_line, self.failure = None, error
 
 
 def _shortened(line: bytes) -> bytes:

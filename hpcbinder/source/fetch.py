@@ -34,7 +34,7 @@ def fetch(
         spec: `https://…`, `http://…`, `ssh://…`, `git://…`, `file:///…`, `git@host:path`, `gh:org/repo`, or a folder.
         ref: Branch, tag, full name (`refs/…`), full or short commit, `HEAD`; None is the default branch.
         subdir: Folder below the repository's root.
-        workdir: An existing folder of the caller, for the files and git's own data.
+        workdir: An existing folder of the caller, for the files (`source/`) and git's own data while it lasts.
         reporter: Hears what goes on.
         site: Proxies and certificates to reach the source with.
 
@@ -105,16 +105,15 @@ class _Fetch:
                 return git
             wanted = Wanted(commit, sha256=wanted.sha256)
         git = self._new(_SOURCE, wanted)
-        result = self._transfer(git, ["--depth=1"], f"+{wanted.name}:{_TARGET}")
+        refspec = f"+{wanted.name}:{_TARGET}"
+        result = self._transfer(git, ["--depth=1"], refspec)
         if result.status == 0:
             return git
-        if "dumb http transport does not support shallow" in result.stderr and wanted.name.startswith(
-            ("HEAD", "refs/")
-        ):
-            self._checked(self._transfer(git, [], f"+{wanted.name}:{_TARGET}"))
-            return git
         if wanted.name.startswith(("HEAD", "refs/")):
-            raise explain(result, self.url)
+            if "dumb http transport does not support shallow" not in result.stderr:
+                raise explain(result, self.url)
+            self._checked(self._transfer(git, [], refspec))
+            return git
         # A server may only give commits that a branch or tag stands on.
         self.reporter.phase("fetch", "the server does not give single commits: fetching everything")
         git = self._new(_EVERYTHING, wanted)
@@ -161,10 +160,13 @@ class _Fetch:
         """Write the files. Filters (LFS, git-crypt) are programs of the person's configuration that the repository
         would choose: they are not run, so such files stay as they are stored."""
         root = self.workdir / "source"
-        root.mkdir()
         attributes = git.git_dir / "info" / "attributes"
-        attributes.parent.mkdir(exist_ok=True)
-        attributes.write_text("* -filter\n")
+        try:
+            root.mkdir()
+            attributes.parent.mkdir(exist_ok=True)
+            attributes.write_text("* -filter\n")
+        except OSError as error:
+            raise FetchError(f"cannot write the files: {error.strerror}", where=one_line(str(self.workdir))) from error
         self.reporter.phase("fetch", "writing files")
         self._checked(git.run(["read-tree", "--reset", "-u", commit], timeout=_LONG, work_tree=root))
         return root

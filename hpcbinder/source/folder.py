@@ -14,7 +14,7 @@ from pathlib import Path
 from hpcbinder.errors import FetchError, HpcbinderError, UsageError
 from hpcbinder.model import Checkout
 from hpcbinder.source.command import GitCommand
-from hpcbinder.source.location import Folder, slug
+from hpcbinder.source.location import Folder, is_folder, slug
 from hpcbinder.source.tree import commit_time, enter
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -60,12 +60,12 @@ def take_folder(folder: Folder, *, ref: str | None, subdir: str, workdir: Path) 
 def _find(folder: Path) -> tuple[Path, Path] | None:
     """The git folder and, for a worktree, the one it shares (gitrepository-layout(5))."""
     git_dir = folder / ".git"
-    if not git_dir.is_dir():
+    if not is_folder(git_dir):
         text = _small(git_dir)
         if text is None or not text.startswith("gitdir: "):
             return None
         git_dir = folder / text.removeprefix("gitdir: ").strip("\n")
-        if not git_dir.is_dir():
+        if not is_folder(git_dir):
             return None
     common = _small(git_dir / "commondir")
     return git_dir, git_dir / common.strip("\n") if common else git_dir

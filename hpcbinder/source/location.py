@@ -67,15 +67,31 @@ def parse_source(spec: str) -> Remote | Folder:
         return _github(spec)
     if "://" in spec:
         return _url(spec)
-    path = Path(spec).expanduser() if spec.startswith("~/") else Path(spec)
-    if path.is_dir():
+    path = Path(os.path.expanduser(spec)) if spec.startswith("~/") else Path(spec)  # noqa: PTH111 (never raises)
+    if is_folder(path):
         return _folder(path)
     colon, slash = spec.find(":"), spec.find("/")
     if colon > 0 and not 0 <= slash < colon:
         return _scp(spec)
-    if path.exists():
+    if is_file(path):
         raise UsageError(f"{_shown(spec)} is a file", hint="give the folder it is in")
     raise UsageError(f"no folder {_shown(spec)}", hint=_guess(spec))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; a path that is too long or out of reach is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether something that is no folder is there."""
+    try:
+        return path.exists() and not path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def parse_ref(ref: str) -> str:
@@ -182,8 +198,8 @@ def _scp(spec: str) -> Remote:
 def _folder(path: Path) -> Remote | Folder:
     path = path.resolve()
     # A bare repository has no files to take as they are: its branches are meant.
-    bare = (path / "HEAD").is_file() and (path / "objects").is_dir() and (path / "refs").is_dir()
-    if bare and not (path / ".git").exists():
+    bare = is_file(path / "HEAD") and is_folder(path / "objects") and is_folder(path / "refs")
+    if bare and not os.path.lexists(path / ".git"):
         return Remote(url=f"file://{quote(os.fspath(path))}", name=_last(path.name))
     return Folder(path)
 

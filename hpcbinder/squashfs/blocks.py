@@ -48,7 +48,7 @@ class DataWriter:
         self._tail = bytearray()
         self._fragments: list[tuple[int, int]] = []
         self._fragment = 0
-        self._known: dict[tuple[int, bytes], Data] = {}
+        self._known: dict[bytes, Data] = {}
         self._words = 0
         self._limit = 8 * jobs
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="squashfs")
@@ -73,7 +73,7 @@ class DataWriter:
         return self._add_tail(read(size)) if size < self._block_size else self._add_blocks(size, read)
 
     def _add_tail(self, content: bytes) -> Data:
-        key = (len(content), hashlib.sha256(content).digest())
+        key = _key(len(content), hashlib.sha256(content))
         known = self._known.get(key)
         if known is not None:
             return known
@@ -106,7 +106,7 @@ class DataWriter:
                 digest.update(b"data")
                 digest.update(block)
                 self._submit(data, index, block)
-        known = self._known.setdefault((size, digest.digest()), data)
+        known = self._known.setdefault(_key(size, digest), data)
         if known is not data:
             self._take_back(data)
         return known
@@ -157,3 +157,7 @@ class DataWriter:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _key(size: int, digest: hashlib._Hash) -> bytes:
+    return size.to_bytes(8, "little") + digest.digest()

@@ -367,7 +367,9 @@ def _pax(content: bytes) -> tuple[dict[bytes, bytes], list[bytes]]:
     position = 0
     while position < len(content):
         space = content.find(b" ", position, position + 20)
-        length = _decimal(content[position:space]) if space > 0 else 0
+        if space < 0:
+            raise ConvertError("damaged tar: a pax header is malformed")
+        length = _decimal(content[position:space])
         record = content[space + 1 : position + length]
         key, equals, value = record[:-1].partition(b"=")
         if not equals or record[-1:] != b"\n" or position + length > len(content) or b"\0" in key:

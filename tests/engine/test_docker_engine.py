@@ -147,7 +147,8 @@ def test_the_tools_image_holds_uv_alone(engine: DockerEngine, base: BaseImage, t
     assert image is not None
     with tarfile.open(fileobj=io.BytesIO(layer_bytes(image, image.config.diff_ids))) as tar:
         assert [(m.name, m.mode, m.mtime) for m in tar] == [("uv", 0o755, 0)]
-    text = f"FROM {tools_tag()} AS tools\nFROM {base.tag}\nRUN --mount=type=bind,from=tools,target=/mnt /mnt/uv --version\n"
+    mount = "--mount=type=bind,from=tools,target=/mnt"
+    text = f"FROM {tools_tag()} AS tools\nFROM {base.tag}\nRUN {mount} /mnt/uv --version\n"
     lines: list[str] = []
     engine.build(context(text), tag=tag, log=lines.append)
     assert any(line.endswith(tools_tag().rpartition("-")[2]) or "uv " in line for line in lines)
@@ -203,7 +204,7 @@ def test_a_build_ends_with_us(dockerd: Dockerd, base: BaseImage, tmp_path: Path,
     child.stdout.close()
     assert eventually(lambda: not running("sleep", marker))
     assert eventually(lambda: not running("docker", "--tag=localhost/hpcbinder/test:kill"))
-    if sign != signal.SIGKILL and sign != signal.SIGTERM:
+    if sign == signal.SIGINT:  # the others give Python no chance to clean up; the store does when it is next used
         assert list(tmp_path.iterdir()) == []
 
 

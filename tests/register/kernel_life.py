@@ -113,6 +113,7 @@ def interrupt(kernel: str, folder: str) -> dict[str, Any]:
         time.sleep(1.5)
         manager.interrupt_kernel()
         answers.append(reply(client, asked)["content"].get("ename"))
+        time.sleep(0.5)  # right after an error ipykernel drops what is queued
     still = execute(client, "answer = 6 * 7; print(answer)").strip()
     manager.restart_kernel()
     client.wait_for_ready(timeout=WAIT)

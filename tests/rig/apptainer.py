@@ -101,6 +101,7 @@ class Apptainer:
         path = cache / f"apptainer_{version}_{_architecture()}.deb"
         if path.exists() and _sha256(path) == sha256:
             return path
+        shutil.rmtree(cache / "download", ignore_errors=True)  # what an earlier run did not take
         for part in ("lists/partial", "archives/partial", "download"):
             (cache / part).mkdir(parents=True, exist_ok=True)
         (cache / "sid.sources").write_text(
@@ -137,9 +138,11 @@ class Apptainer:
         candidate = policy.partition("Candidate:")[2].split("\n")[0].strip()
         if not candidate or candidate in ("(none)", version):
             return f"apptainer {version} could not be downloaded: "
+        show = subprocess.run(["apt-cache", *apt[2:], "show", f"apptainer={candidate}"], capture_output=True, text=True)
+        sha256 = show.stdout.partition("SHA256: ")[2].split("\n")[0]
         return (
             f"Debian's unstable release has apptainer {candidate} now, the rig pins {version}. "
-            f"Put {candidate} and its sha256 (apt-cache show apptainer) into {PIN}, run the tests, commit; or set "
+            f"Put {candidate} and its sha256, {sha256}, into {PIN}, run the tests, commit; or set "
             "HPCBINDER_RIG_APPTAINER_DEB to a copy of the pinned package (it stays on snapshot.debian.org). "
         )
 

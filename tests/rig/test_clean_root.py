@@ -53,7 +53,7 @@ def test_a_command_sees_a_fresh_machine_with_the_checkout_and_leaves_nothing(cac
     expected = ["/src", "0", "certificates", "VERSION_CODENAME=bookworm", "a b", "0"]
     assert (done.stdout.splitlines(), done.returncode) == (expected, 7), done.stderr
     assert Path("/proc/self/mountinfo").read_text().count(str(cache)) == before
-    assert {path.suffix for path in cache.iterdir()} == {".tar", ".lock"}
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == []
 
 
 @pytest.mark.rig

@@ -256,3 +256,27 @@ def test_the_variables_of_a_git_hook_do_not_mislead(
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_CONFIG_PARAMETERS"):
         monkeypatch.delenv(name)
     assert (mine.git("for-each-ref"), mine.git("status", "--porcelain")) == before
+
+
+def test_a_listener_that_breaks_breaks_the_fetch_and_not_git(repository: Repository, workdir: Path) -> None:
+    repository.commit(**{f"file{number}": str(number) for number in range(300)})
+
+    class Broken(Listener):
+        def log(self, phase: str, line: str) -> None:
+            raise BrokenPipeError("nobody reads")
+
+    with pytest.raises(BrokenPipeError, match="nobody reads"):
+        fetch(repository.url.replace(" ", "%20"), ref=None, subdir=None, workdir=workdir, reporter=Broken())
+
+
+def test_files_that_cannot_be_written_are_one_line(
+    repository: Repository, get: Get, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit(a="1")
+
+    def full(self: Path, *args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(FetchError, match="cannot write the files: No space left on device"):
+        get()

@@ -100,6 +100,9 @@ def test_a_folder_is_taken_and_a_bare_repository_is_a_repository(tmp_path: Path)
         ("./no-such-folder", "no folder './no-such-folder'"),
         ("github.com/org/repo", "write https://github.com/org/repo"),
         ("/dev/null", "'/dev/null' is a file"),
+        ("x" * 5000, "no folder 'xxx"),
+        ("x/" * 5000, "no folder 'x/x"),
+        ("~/nothing here", "no folder '~/nothing here'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(spec: str, message: str) -> None:

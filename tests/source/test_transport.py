@@ -9,7 +9,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -194,6 +195,29 @@ def test_a_repository_the_server_does_not_have(
     url = f"http://127.0.0.1:{server.server_address[1]}/nothing.git"
     with pytest.raises(FetchError, match=f"^{url}: no such repository: "):
         fetch(url, ref=None, subdir=None, workdir=workdir, reporter=listener)
+
+
+class Static(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+def test_a_repository_that_is_plain_files_on_a_web_server(
+    repository: Repository, workdir: Path, listener: Listener, tmp_path: Path
+) -> None:
+    """The dumb protocol: no shallow fetch, no single commits, no filters."""
+    old = repository.commit(a="1")
+    head = repository.commit(a="2")
+    bare = tmp_path / "www" / "x.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", repository.path, bare], check=True)
+    subprocess.run(["git", "-C", bare, "update-server-info"], check=True)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Static, directory=str(bare.parent))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/x.git"
+        for number, (ref, commit) in enumerate(((None, head), ("main", head), (old, old), (old[:10], old))):
+            folder = workdir / str(number)
+            folder.mkdir()
+            assert fetch(url, ref=ref, subdir=None, workdir=folder, reporter=listener).commit == commit
+        server.shutdown()
 
 
 def test_a_site_proxy_is_used(

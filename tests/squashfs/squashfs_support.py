@@ -11,6 +11,9 @@ from pathlib import Path
 
 from hpcbinder.squashfs import Image, Options, merge, write_layer
 
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where thousands of small files are synced without waiting for a disk."""
+
 TYPES = {
     "file": tarfile.REGTYPE,
     "directory": tarfile.DIRTYPE,

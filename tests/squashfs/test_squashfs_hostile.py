@@ -11,7 +11,7 @@ import pytest
 from squashfs_support import Item, directory, make_tar, merged, squash
 
 from hpcbinder.errors import ConvertError
-from hpcbinder.squashfs import Image, Options, compressors, merge, superblock, tables
+from hpcbinder.squashfs import Image, Options, compressors, merge, metadata, superblock, tables
 from hpcbinder.squashfs.compressors import Gzip, Xz, Zstd
 
 FIELDS = {name: n for n, name in enumerate(superblock.Superblock._fields)}
@@ -174,6 +174,52 @@ def test_an_impossible_inode_is_an_error(
 
     with pytest.raises(ConvertError):
         exercise(plain(change))
+
+
+def test_changed_bytes_in_the_tables_give_an_error_or_an_image(
+    plain: Callable[[Callable[[bytearray], None]], Path],
+) -> None:
+    image = plain(lambda data: None)
+    data = image.read_bytes()
+    start = superblock.parse(data, len(data)).inode_table
+    source = random.Random(6)
+    errors = 0
+    for _ in range(400):
+        damaged = bytearray(data)
+        for _ in range(source.randint(1, 3)):
+            damaged[source.randrange(start, len(data))] = source.choice([0, 1, 0x7F, 0x80, 0xFF])
+        image.write_bytes(damaged)
+        try:
+            exercise(image)
+        except ConvertError:
+            errors += 1
+    assert 100 < errors < 400
+
+
+def test_directories_that_share_a_long_listing_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 3000 directories, each with the same 3000 names: nine million entries in 200 KB.
+    monkeypatch.setattr(compressors, "by_name", lambda name, level: Stored(6))
+    items = {f"a/{n}": Item("fifo") for n in range(3000)} | {f"z{n}": directory() for n in range(3000)}
+    data = bytearray(squash(make_tar(items), tmp_path / "bomb").read_bytes())
+    block = superblock.parse(bytes(data), len(data))
+    table = metadata.unpack(bytes(data[block.inode_table : block.directory_table]), Gzip(6), 1 << 24)
+    (first,) = struct.unpack_from("<Q", data, block.export_table)
+    long = None
+    for number in range(block.inode_count - 1):
+        (reference,) = struct.unpack_from("<Q", data, first + 2 + number % 1024 * 8 + number // 1024 * 8194)
+        # Headers lie in front of each block, so a record that spans two is left as it is.
+        place = block.inode_table + (reference >> 16) + 2 + (reference & 0xFFFF)
+        record = table.data[table.position(reference >> 16, reference & 0xFFFF) :][:40]
+        kind = struct.unpack_from("<H", record)[0]
+        if kind == 8:
+            size, start, offset = struct.unpack_from("<4xII6xH", record, 16)
+            long = struct.pack("<IIHH", start, 2, min(size, 65535), offset)
+        elif kind == 1 and long is not None and (reference & 0xFFFF) < 8192 - 32:
+            data[place + 16 : place + 28] = long
+    assert long is not None
+    (tmp_path / "bomb").write_bytes(data)
+    with pytest.raises(ConvertError, match="tables overlap"):
+        exercise(tmp_path / "bomb")
 
 
 def test_a_directory_in_itself_is_an_error(plain: Callable[[Callable[[bytearray], None]], Path]) -> None:

@@ -9,10 +9,13 @@ import random
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
-from squashfs_support import Item, directory, in_image, make_tar, merged, squash, union
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from squashfs_support import MEMORY, Item, directory, in_image, make_tar, merged, squash, union
 
 from hpcbinder.errors import ConvertError, UsageError
 from hpcbinder.squashfs import Image, Options, compressors, write_layer
@@ -81,11 +84,16 @@ class Stored(compressors.Gzip):
 
 
 def test_golden_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change here means that layers squashed before do not give the images they gave: think of the cache's key."""
     monkeypatch.setattr(compressors, "by_name", lambda name, level: Stored(6))
-    items = dict(EVERYTHING)
-    items["dir/blocks"] = Item(content=random.Random(2).randbytes(300_000))
-    image = squash(make_tar(items), tmp_path / "l").read_bytes()
-    assert hashlib.sha256(image).hexdigest() == "ff154e2d34a8aa522d1ea79dfa0208d37866864ed93d73f6f3abf1d63fa696a8"
+    monkeypatch.setattr(compressors, "by_id", lambda number: Stored(6))
+    lower = {**EVERYTHING, "dir/blocks": Item(content=random.Random(2).randbytes(300_000))}
+    image = merged([make_tar(lower), make_tar({"dir/.wh.hole": Item(), "new/x": Item(content=b"x")})], tmp_path)
+    golden = {
+        "0.sqfs": "ff154e2d34a8aa522d1ea79dfa0208d37866864ed93d73f6f3abf1d63fa696a8",
+        "merged.sqfs": "d5deab28f5a927c0e5aaab85d718ad76c0f11afaf9299b34c1dbff7320a897ba",
+    }
+    assert {name: hashlib.sha256((image.parent / name).read_bytes()).hexdigest() for name in golden} == golden
 
 
 def test_the_same_content_is_stored_once(tmp_path: Path) -> None:
@@ -195,6 +203,35 @@ def test_a_damaged_tar_is_never_taken_for_a_shorter_one(tmp_path: Path) -> None:
     with pytest.raises(ConvertError, match="checksum"):
         squash(tar[:2600] + b"!" + tar[2601:], tmp_path / "l")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pax_header_without_end_is_refused(tmp_path: Path) -> None:
+    tar = make_tar({"é" * 60: Item()})
+    start = tar.index(b" path=") - 3
+    for record in (b"00000000000", b"0 path=aaaaaaaaaaa\n", b"9 path=aa\n" + b"a" * 30, b"129_path=", b"-29 path="):
+        with pytest.raises(ConvertError, match="damaged tar"):
+            squash(tar[:start] + record + tar[start + len(record) :], tmp_path / "l")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 20), st.integers(0, 511), st.sampled_from(b"0179/.\0\xff\x80SLKxg \n=")), max_size=4
+    )
+)
+def test_headers_of_any_kind_give_an_error_or_a_layer(changes: list[tuple[int, int, int]]) -> None:
+    tar = bytearray(make_tar({**EVERYTHING, "dir/blocks": Item(content=b"b"), "dir/hole": Item()}))
+    headers = [place for place in range(0, len(tar), 512) if tar[place + 257 : place + 262] == b"ustar"]
+    for header, place, value in changes:
+        tar[headers[header % len(headers)] + place] = value
+    for place in headers:
+        tar[place + 148 : place + 156] = b" " * 8
+        tar[place + 148 : place + 156] = b"%06o\0 " % sum(tar[place : place + 512])
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        try:
+            squash(bytes(tar), Path(folder) / "l", Options(block_size=4096))
+        except ConvertError:
+            assert list(Path(folder).iterdir()) == []
 
 
 def test_an_earlier_image_stays_when_a_new_one_fails(tmp_path: Path) -> None:

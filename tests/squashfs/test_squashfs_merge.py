@@ -10,13 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from squashfs_strategies import STACKS
-from squashfs_support import Item, directory, in_image, make_tar, merged, squash, union
+from squashfs_support import MEMORY, Item, directory, in_image, make_tar, merged, squash, union
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import Image, Options, merge
-
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
-"""Thousands of small files, each synced."""
 
 
 def names(path: Path) -> list[str]:

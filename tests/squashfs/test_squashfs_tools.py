@@ -98,8 +98,8 @@ def test_the_kernel_finds_each_name_of_a_long_directory(tmp_path: Path) -> None:
 def test_images_of_mksquashfs_are_read(tmp_path: Path, option: str) -> None:
     tree = tmp_path / "tree"
     (tree / "sub").mkdir(parents=True)
-    for n in range(300):
-        (tree / "sub" / f"f{n}").write_bytes(random.Random(n).randbytes(n * 997) + bytes(n * 500))
+    for n in range(60):
+        (tree / "sub" / f"f{n}").write_bytes(random.Random(n).randbytes(n * 997) + bytes(n * 1500))
     (tree / "link").symlink_to("sub/f7")
     os.link(tree / "sub" / "f8", tree / "hard")
     command = ["mksquashfs", str(tree), str(tmp_path / "image"), "-b", "16384", "-no-progress", "-quiet"]
@@ -107,9 +107,9 @@ def test_images_of_mksquashfs_are_read(tmp_path: Path, option: str) -> None:
     with Image.open(tmp_path / "image") as image:
         assert image.listdir("") == ["hard", "link", "sub"]
         assert image.read("link", follow=True) == (tree / "link").read_bytes()
-        for n in range(300):
+        for n in range(60):
             assert image.read(f"sub/f{n}") == (tree / "sub" / f"f{n}").read_bytes()
-        assert sum(1 for _ in image.walk()) == 304
+        assert sum(1 for _ in image.walk()) == 64
 
 
 def unpacked_by_umoci(tars: Sequence[bytes], folder: Path) -> bytes:

@@ -5,7 +5,7 @@ are there unless the site's apptainer.conf says otherwise; a bind's mount point 
 """
 
 # Paths are text here: they become words of a command line.
-# ruff: noqa: PTH110, PTH112, PTH117, PTH120
+# ruff: noqa: PTH110, PTH112, PTH120
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from .values import Bind, Command, Image, LaunchError, Request, bindable, fill, 
 
 _GPU_OPTIONS = {"nvidia": ("--nv",), "rocm": ("--rocm",), "none": ()}
 
-_IMAGES_OWN = (
-    *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/opt"),
-    *("/proc", "/run", "/sbin", "/srv", "/sys", "/usr", "/var"),
-)
-"""Folders of the image: a working directory of the host is not put over them."""
+_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+_CONTRACT = ("/opt/env", "/opt/hpcbinder", "/opt/jupyter", "/srv/repo")
+"""The image's own folders (hpcbinder/contract.py): a working directory of the host is not put over them."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +37,19 @@ class Apptainer:
 
         temporary = environ.get("TMPDIR", "")
         inside = allowed(environ, request.environment)
-        if os.path.isabs(temporary) and os.path.isdir(temporary):
-            inside["TMPDIR"] = temporary
-            if not _covered(temporary, seen, binds):
+        if bindable(temporary) and os.path.isdir(temporary):
+            # Batch systems give each job its own; it need not be below /tmp.
+            if not _covered(temporary, seen, binds) and _may_cover(temporary):
                 _add(binds, temporary)
+            inside["TMPDIR"] = temporary
         for path in request.files.values():
             # Also where it should be seen anyway: a site may run with /tmp and $HOME contained.
             _add(binds, os.path.dirname(path))
         cwd = request.cwd
-        if not _covered(cwd, seen, binds):
-            if cwd != "/" and not any(under(cwd, own) for own in _IMAGES_OWN) and bindable(cwd):
+        if cwd != "/" and not _covered(cwd, seen, binds):
+            if _may_cover(cwd) and bindable(cwd):
                 _add(binds, cwd)
-            elif cwd != "/":
+            else:
                 notes.append(f"{cwd!r} cannot be shown inside the image: starting in the home folder")
                 cwd = environ["HOME"]
 
@@ -74,6 +73,13 @@ class Apptainer:
             notes=tuple(notes),
             stays=True,
         )
+
+
+def _may_cover(folder: str) -> bool:
+    """True if binding a folder of the host hides nothing the image needs: not `/opt` as a whole, say."""
+    if any(under(folder, own) for own in (*_SYSTEM, *_CONTRACT)) or any(under(own, folder) for own in _CONTRACT):
+        return False
+    return folder.count("/") > 1 or folder not in ("/home", "/mnt", "/root", "/run", "/tmp", "/var")
 
 
 def _there(source: str, notes: list[str]) -> bool:

@@ -2,8 +2,9 @@
 
 Facts checked against 0.31 (Debian 12): the environment inside is ch-run's own, changed by `--unset-env` and `--set-env`
 in the order given (without a value: the image's /ch/environment); $HOME appears at /home/$USER with `--home`; $TMPDIR,
-or else /tmp, appears at /tmp; the root is read-only and a bind's target must exist in it. So every other folder is
-shown at one of the image's mount points (/mnt/0 …) and paths are translated.
+or else /tmp, appears at /tmp; the root is read-only, a bind's target must exist in it, and a bind is never read-only.
+So another folder is shown at its own path where the image has an empty folder for it (/scratch), and else at any such
+folder, and paths are translated.
 """
 
 # Paths are text here: they become words of a command line.
@@ -101,15 +102,17 @@ class _View:
         for bind in binds:
             if not os.path.exists(bind.source):
                 self.notes.append(f"{bind.source} is not on this machine: not bound")
-            elif bind.target in mount_points:
+            elif bind.target in self._free:
                 self._bind(bind.source, bind.target)
             elif bind.target != bind.source:
-                places = ", ".join(mount_points) or "none"
+                places = ", ".join(self._free) or "none is left"
                 raise LaunchError(
-                    f"Charliecloud cannot bind to {bind.target}: not a mount point of the image ({places})"
+                    f"Charliecloud cannot bind to {bind.target}, only to the image's empty folders: {places}"
                 )
-            else:
+            elif self.path(bind.source) != bind.source:
                 self.notes.append(f"{bind.source} is seen as {self.path(bind.source)} inside")
+            if bind.read_only:
+                self.notes.append(f"{bind.source} is not read-only inside: Charliecloud cannot bind so")
 
     def path(self, host_path: str) -> str:
         """Where `host_path` is seen inside; the folder it lies in is bound if it is not seen yet.
@@ -123,8 +126,12 @@ class _View:
         folder = host_path if os.path.isdir(host_path) else os.path.dirname(host_path)
         if not bindable(folder) or folder == "/":
             raise LaunchError(f"{folder!r} cannot be bound into an image")
+        top = "/" + folder.split("/")[1]
+        if top in self._free:
+            self._bind(top, top)
+            return host_path
         if not self._free:
-            raise LaunchError(f"{folder!r} cannot be shown inside: the image has no mount point left (/mnt/0, …)")
+            raise LaunchError(f"{folder!r} cannot be shown inside: the image has no empty folder left to mount it at")
         target = self._free[0]
         self._bind(folder, target)
         return target + host_path[len(folder) :]

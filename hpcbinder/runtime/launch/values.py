@@ -67,8 +67,8 @@ class Image:
         location: What the runtime is told: the path of a SIF or squashfs, Shifter's id, the tag in an engine.
         entrypoint: The program inside that is put in front of every command, "" for an image without ours.
         env: The variables the image sets.
-        mount_points: Folders of the image that are there to be mounted over (`/mnt/0` …), for a runtime that cannot
-            make one.
+        mount_points: Empty folders of the image (`/mnt/0`, `/scratch`), for a runtime that cannot make one to mount at;
+            the first ones are taken first.
     """
 
     id: str
@@ -145,7 +145,7 @@ class Runtime(Protocol):
 
 def under(path: str, folder: str) -> bool:
     """True if `path` is `folder` or lies in it (by name: nothing is looked up)."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def fill(argv: tuple[str, ...], files: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,0 +1,290 @@
+"""The table of keys: what there is to configure, each with its type, default and a line of documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hpcbinder.config.values import (
+    URL,
+    Spec,
+    matching,
+    one_of,
+    read_bind,
+    read_compression,
+    read_no_proxy,
+    read_path,
+    read_proxy,
+)
+from hpcbinder.errors import UsageError
+
+SITE_FILE = Path("/etc/hpcbinder/config.toml")
+
+
+def _setting(spec: Spec, default: Any = None, *, factory: Callable[[], Any] | None = None) -> Any:
+    metadata = {"spec": spec}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def _user_data() -> Path:
+    import platformdirs
+
+    path = platformdirs.user_data_path("hpcbinder")
+    if not path.is_absolute():
+        raise UsageError("no home folder to keep images in", hint="set HPCBINDER_STORE_PATH")
+    return path
+
+
+def user_config() -> Path:
+    import platformdirs
+
+    return platformdirs.user_config_path("hpcbinder")
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """Where images are kept."""
+
+    path: Path = _setting(
+        Spec(
+            "path",
+            "Folder of your images. Any shared file system with working fcntl locks (NFSv4, Lustre with flock, GPFS).",
+            read_path,
+            default_doc="`~/.local/share/hpcbinder`",
+        ),
+        factory=_user_data,
+    )
+    site: tuple[Path, ...] = _setting(
+        Spec(
+            "list of paths", "Read-only stores below yours, whose images everybody can use.", read_path, separator=":"
+        ),
+        (),
+    )
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """How images are made."""
+
+    engine: str = _setting(
+        Spec('"auto" or "docker"', "What builds images; auto takes the one that is there.", one_of("auto", "docker")),
+        "auto",
+    )
+    formats: tuple[str, ...] = _setting(
+        Spec(
+            "list",
+            "What an image is converted to: sif (Apptainer, Singularity), squashfs (Charliecloud, enroot), shifter.",
+            one_of("sif", "squashfs", "shifter"),
+            separator=",",
+        ),
+        ("sif", "squashfs"),
+    )
+    suite: str = _setting(
+        Spec(
+            "text",
+            "Debian suite of the base when the repository does not ask for a Python: bookworm (3.11), trixie (3.13).",
+            matching(r"[a-z][a-z0-9-]*", "a Debian suite's name"),
+        ),
+        "bookworm",
+    )
+    compression: str = _setting(
+        Spec("text", "Compression of squashfs: gzip or zstd, with a level as in gzip:6.", read_compression), "gzip"
+    )
+    dockerd: str | None = _setting(
+        Spec(
+            "text",
+            "Address of the Docker daemon, as in DOCKER_HOST; without it Docker's own default.",
+            matching(r"unix:///[^\s\x00]+|(tcp|ssh|https?)://[^\s\x00-][^\s\x00]*", "unix:///…, tcp://… or ssh://…"),
+            optional=True,
+            usual=("DOCKER_HOST",),
+        )
+    )
+    network: str = _setting(
+        Spec(
+            '"host" or "default"',
+            "Network of build steps; host reaches proxies and mirrors that listen on this machine's loopback.",
+            one_of("host", "default"),
+        ),
+        "host",
+    )
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """Mirrors, proxies and certificates, for the build only: none of it stays in an image."""
+
+    apt_mirror: str | None = _setting(
+        Spec("URL", "Debian mirror instead of https://deb.debian.org/debian.", matching(URL, "a URL"), optional=True)
+    )
+    apt_security_mirror: str | None = _setting(
+        Spec(
+            "URL",
+            "Mirror instead of https://deb.debian.org/debian-security.",
+            matching(URL, "a URL"),
+            optional=True,
+        )
+    )
+    pip_index_url: str | None = _setting(
+        Spec(
+            "URL",
+            "Python package index instead of https://pypi.org/simple.",
+            matching(URL, "a URL"),
+            optional=True,
+            usual=("UV_INDEX_URL", "PIP_INDEX_URL"),
+        )
+    )
+    ca_certificates: Path | None = _setting(
+        Spec(
+            "path",
+            "PEM bundle of the certificate authorities to trust instead of the usual ones.",
+            read_path,
+            optional=True,
+            usual=("SSL_CERT_FILE",),
+        )
+    )
+    http_proxy: str | None = _setting(
+        Spec("URL", "Proxy for http.", read_proxy, optional=True, usual=("http_proxy", "HTTP_PROXY"))
+    )
+    https_proxy: str | None = _setting(
+        Spec("URL", "Proxy for https.", read_proxy, optional=True, usual=("https_proxy", "HTTPS_PROXY"))
+    )
+    no_proxy: str | None = _setting(
+        Spec(
+            "text",
+            "Hosts reached without the proxy, separated by commas.",
+            read_no_proxy,
+            optional=True,
+            usual=("no_proxy", "NO_PROXY"),
+        )
+    )
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How images are run."""
+
+    name: str = _setting(
+        Spec(
+            "text",
+            "What runs images: auto (the first one there), apptainer (or Singularity), charliecloud, shifter, "
+            "podman-hpc, docker.",
+            one_of("auto", "apptainer", "charliecloud", "shifter", "podman-hpc", "docker"),
+        ),
+        "auto",
+    )
+    binds: tuple[str, ...] = _setting(
+        Spec(
+            "list",
+            "Host folders seen inside, `/SOURCE[:/TARGET[:ro|rw]]`; `$NAME` is replaced from the environment.",
+            read_bind,
+            separator=",",
+        ),
+        (),
+    )
+    environment: tuple[str, ...] = _setting(
+        Spec(
+            "list",
+            "Host variables let through to the image (globs); everything else stays outside.",
+            matching(r"[A-Za-z_*?][A-Za-z0-9_*?]*", "a variable's name or a glob of names"),
+            separator=",",
+        ),
+        (
+            "SLURM_*",
+            "PMI_*",
+            "PMIX_*",
+            "PALS_*",
+            "OMP_*",
+            "CUDA_VISIBLE_DEVICES",
+            "NVIDIA_VISIBLE_DEVICES",
+            "ROCR_VISIBLE_DEVICES",
+            "HIP_VISIBLE_DEVICES",
+            "LANG",
+            "LC_*",
+            "TERM",
+            "TZ",
+        ),
+    )
+    gpu: str = _setting(
+        Spec(
+            '"auto", "nvidia", "rocm" or "none"',
+            "GPU support; auto looks at the devices of the machine the image runs on.",
+            one_of("auto", "nvidia", "rocm", "none"),
+        ),
+        "auto",
+    )
+    prologue: tuple[str, ...] = _setting(
+        Spec(
+            "list",
+            'Shell lines run on the host before the runtime, e.g. "module load apptainer".',
+            matching(r"[^\x00-\x08\x0a-\x1f\x7f]*", "one line of shell"),
+            separator="\n",
+        ),
+        (),
+    )
+
+
+@dataclass(frozen=True)
+class BuildpacksConfig:
+    """Where buildpacks come from, besides the built-in ones."""
+
+    path: tuple[Path, ...] = _setting(
+        Spec(
+            "list of paths",
+            "Folders of buildpacks, most important first: a pack replaces those of its name in later folders.",
+            read_path,
+            separator=":",
+            default_doc='`["~/.config/hpcbinder/buildpacks", "/etc/hpcbinder/buildpacks"]`',
+        ),
+        factory=lambda: (user_config() / "buildpacks", SITE_FILE.parent / "buildpacks"),
+    )
+
+
+@dataclass(frozen=True)
+class KernelsConfig:
+    """Where Jupyter kernels are registered."""
+
+    prefix: Path | None = _setting(
+        Spec(
+            "path",
+            "Register kernels below PREFIX/share/jupyter/kernels instead of the user's own folder.",
+            read_path,
+            optional=True,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration; `Config()` is the built-in defaults alone.
+
+    Attributes:
+        origins: `section.key` -> "default", "FILE:LINE", "environment NAME" or "flag".
+    """
+
+    store: StoreConfig = field(default_factory=StoreConfig)
+    build: BuildConfig = field(default_factory=BuildConfig)
+    site: SiteConfig = field(default_factory=SiteConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    buildpacks: BuildpacksConfig = field(default_factory=BuildpacksConfig)
+    kernels: KernelsConfig = field(default_factory=KernelsConfig)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "store": StoreConfig,
+    "build": BuildConfig,
+    "site": SiteConfig,
+    "runtime": RuntimeConfig,
+    "buildpacks": BuildpacksConfig,
+    "kernels": KernelsConfig,
+}
+
+
+@cache
+def specs() -> dict[str, Spec]:
+    return {f"{name}.{f.name}": f.metadata["spec"] for name, cls in SECTIONS.items() for f in fields(cls)}

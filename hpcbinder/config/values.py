@@ -1,0 +1,133 @@
+"""How a raw value, a text from a file, the environment or a flag, is read; and how one is shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcbinder.errors import UsageError
+
+# A login without a password is no secret to ssh; to http it may be a token.
+_CREDENTIALS = re.compile(r"\b(?:(https?://)[^/?#\s]*|([a-z][a-z0-9+.-]*://)[^/?#\s:]*:\S*)@", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """`https://user:secret@host/` -> `https://***@host/`, wherever in the text it stands."""
+    return _CREDENTIALS.sub(lambda match: f"{match[1] or match[2]}***@", text)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a raw value came from, and what that means for reading it."""
+
+    origin: str
+    environ: Mapping[str, str]
+    folder: Path
+    splits: bool
+    """True where the world only has strings (the environment): a list is then split from one."""
+
+    def refuse(self, key: str, problem: str) -> UsageError:
+        return UsageError(f"{key} {problem}", where=self.origin)
+
+
+Reader = Callable[[str, str, Source], Any]
+"""(key, text, source) -> value."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One key: how its value is read, and what the documentation says about it."""
+
+    kind: str
+    doc: str
+    read: Reader
+    optional: bool = False
+    separator: str | None = None
+    """Set for a list: what separates its elements in an environment variable."""
+    usual: tuple[str, ...] = ()
+    """Variables of other tools that are taken when nothing else sets the key, first one set wins."""
+    default_doc: str | None = None
+
+
+def quoted(text: str) -> str:
+    """A value as a message may show it: no credentials, no control characters, not endless."""
+    shown = redact(text)
+    return ascii(shown if len(shown) <= 80 else shown[:77] + "...")
+
+
+def matching(pattern: str, what: str) -> Reader:
+    compiled = re.compile(pattern)
+
+    def read(key: str, text: str, source: Source) -> str:
+        if not compiled.fullmatch(text):
+            raise source.refuse(key, f"must be {what}, not {quoted(text)}")
+        return text
+
+    return read
+
+
+def one_of(*choices: str) -> Reader:
+    def read(key: str, text: str, source: Source) -> str:
+        if text not in choices:
+            raise source.refuse(key, f"must be one of {', '.join(choices)}, not {quoted(text)}")
+        return text
+
+    return read
+
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
+
+
+def _expand(key: str, text: str, source: Source) -> str:
+    """Replace `$NAME`, `${NAME}` and a leading `~`: sites say "$SCRATCH/hpcbinder" once for all their users."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if not source.environ.get(name):
+            raise source.refuse(key, f"needs the environment variable {name}, which is not set")
+        return source.environ[name]
+
+    expanded = _VARIABLE.sub(value, text)
+    if expanded == "~" or expanded.startswith("~/"):
+        home = source.environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 (no exception without a home)
+        expanded = home + expanded[1:]
+    return expanded
+
+
+def read_path(key: str, text: str, source: Source) -> Path:
+    if not text:
+        raise source.refuse(key, "must be a path, not empty")
+    path = Path(os.path.normpath(source.folder / _expand(key, text, source)))
+    if not path.is_absolute():
+        raise source.refuse(key, f"must be an absolute path, not {quoted(text)}")
+    return path
+
+
+URL = r"https?://[^\s'\"\\<>`$]+"
+
+
+def read_proxy(key: str, text: str, source: Source) -> str:
+    # "proxy.site:3128" is common in the environment; apt and uv want the scheme.
+    url = text if "://" in text else f"http://{text}"
+    return str(matching(r"(https?|socks5h?)://[^\s'\"\\<>`$]+", "a proxy's URL")(key, url, source))
+
+
+def read_no_proxy(key: str, text: str, source: Source) -> str:
+    return str(matching(r"[^'\"\\<>`$;&|]*", "a list of hosts")(key, "".join(text.split()), source))
+
+
+def read_bind(key: str, text: str, source: Source) -> str:
+    expanded = _expand(key, text, source)
+    # Apptainer splits its argument at commas, so a path with one cannot be bound.
+    char = r"[^:,\x00-\x1f\x7f]"
+    return str(matching(rf"/{char}+|/{char}*:/{char}+(:(ro|rw))?", "/SOURCE[:/TARGET[:ro|rw]]")(key, expanded, source))
+
+
+def read_compression(key: str, text: str, source: Source) -> str:
+    what = "gzip, gzip:1 to gzip:12, zstd, or zstd:1 to zstd:22"
+    matching(r"gzip(:([1-9]|1[0-2]))?|zstd(:([1-9]|1[0-9]|2[0-2]))?", what)(key, text, source)
+    return text

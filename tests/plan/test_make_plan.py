@@ -1,0 +1,270 @@
+"""Plans of small repositories: where config files are looked for, what is decided and why, and what names a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import pytest
+from checkouts import COMMIT, checkout_of, fill, plan_of, reason, step
+
+from hpcbinder.bases.recipe import PYTHONS
+from hpcbinder.errors import DetectError, UsageError
+from hpcbinder.model import Stage, to_json
+from hpcbinder.plan import SUITES, load_packs, make_plan
+
+
+def test_a_repository_that_asks_for_nothing_still_gets_a_kernel(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"README.md": "hello"})
+    assert [s.name for s in plan.steps] == [
+        "server/jupyterlab",
+        "python/environment",
+        "python/wheels",
+        "python/packages",
+    ]
+    assert plan.base.name == "debian:bookworm"
+    assert plan.base.python == "3.11"
+    assert plan.path[:2] == ("/opt/env/bin", "/opt/jupyter/bin")
+    assert plan.env["PYTHONNOUSERSITE"] == "1"
+    assert not {"USER", "HOME", "LOGNAME", "PATH"} & set(plan.env)
+    assert plan.labels["org.hpcbinder.kernels"] == "python3"
+
+
+def test_steps_stand_in_the_order_of_how_rarely_they_change(tmp_path: Path) -> None:
+    files = {
+        "apt.txt": "sox",
+        "requirements.txt": "numpy",
+        "setup.py": "",
+        "postBuild": "#!/bin/sh\n",
+        "start": '#!/bin/sh\nexec "$@"\n',
+    }
+    plan = plan_of(tmp_path, files)
+    assert [s.stage.value for s in plan.steps] == [
+        "server",
+        "system",
+        "interpreter",
+        "dependencies",
+        "dependencies",
+        "project",
+        "finish",
+    ]
+    assert plan.env["HPCBINDER_START"] == "/srv/repo/start"
+
+
+def test_only_the_step_that_touches_no_repository_code_sees_the_shared_cache(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"requirements.txt": "numpy", "setup.py": "", "postBuild": "#!/bin/sh\n"})
+    assert {s.name: bool(s.caches) for s in plan.steps if s.stage is not Stage.SERVER} == {
+        "python/environment": False,
+        "python/wheels": True,
+        "python/packages": False,
+        "python/project": False,
+        "postbuild/run": False,
+    }
+    own_code = {s.name for s in plan.steps if s.runs_repository_code}
+    assert own_code == {"python/packages", "python/project", "postbuild/run"}
+
+
+@pytest.mark.parametrize("binder", ["binder", ".binder"])
+def test_a_binder_folder_is_the_only_place_for_config_files(tmp_path: Path, binder: str) -> None:
+    files = {
+        f"{binder}/requirements.txt": "numpy",
+        "requirements.txt": "pandas",
+        "apt.txt": "sox",
+        "setup.py": "",
+        "pyproject.toml": "[project",
+        "environment.yml": "",
+        "Dockerfile": "",
+        ".dockerignore": "*",
+    }
+    plan = plan_of(tmp_path, files)
+    assert step(plan, "python/wheels").data["wheels.txt"] == "numpy\n"
+    assert [s.stage for s in plan.steps if s.stage in (Stage.SYSTEM, Stage.PROJECT)] == []
+    for name in ("requirements.txt", "apt.txt", "setup.py", "pyproject.toml", "environment.yml", "Dockerfile"):
+        assert reason(plan, name) == f"not used: there is a {binder} folder, so that config files count only there"
+    assert reason(plan, ".dockerignore").startswith(f"not used: there is a {binder} folder")
+    assert plan.content.files == 8
+
+
+def test_both_binder_folders_are_one_too_many(tmp_path: Path) -> None:
+    with pytest.raises(DetectError, match="both a binder and a .binder folder"):
+        plan_of(tmp_path, {"binder/apt.txt": "", ".binder/apt.txt": ""})
+
+
+def test_a_binder_folder_may_be_a_symlink_inside_the_repository(tmp_path: Path) -> None:
+    fill(tmp_path, {"repo/config/requirements.txt": "numpy", "outside/requirements.txt": "pandas"})
+    repo = tmp_path / "repo"
+    (repo / "binder").symlink_to("config")
+    assert reason(plan_of(repo), "config/requirements.txt") == "used: 1 requirement"
+    (repo / "binder").unlink()
+    (repo / "binder").symlink_to("../outside")
+    with pytest.raises(DetectError, match="^binder: symlink that leaves the repository"):
+        plan_of(repo)
+
+
+def test_a_file_called_binder_is_just_a_file(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"binder": "", "requirements.txt": "numpy"})
+    assert reason(plan, "requirements.txt") == "used: 1 requirement"
+
+
+def test_a_config_file_may_be_a_symlink_inside_the_repository(tmp_path: Path) -> None:
+    fill(tmp_path, {"requirements.txt": "numpy", "binder/README": ""})
+    (tmp_path / "binder/requirements.txt").symlink_to("../requirements.txt")
+    assert reason(plan_of(tmp_path), "binder/requirements.txt") == "used: 1 requirement"
+
+
+@pytest.mark.parametrize(
+    ("files", "file", "pack"),
+    [
+        ({"environment.yml": ""}, "environment.yml", "conda"),
+        ({"environment.yaml": "", "requirements.txt": ""}, "environment.yaml", "conda"),
+        ({"binder/environment.yml": ""}, "binder/environment.yml", "conda"),
+        ({"conda-lock.yml": ""}, "conda-lock.yml", "conda-lock"),
+        ({"pixi.toml": ""}, "pixi.toml", "pixi"),
+        ({"Pipfile": "", "requirements.txt": ""}, "Pipfile", "pipenv"),
+        ({"Pipfile.lock": ""}, "Pipfile.lock", "pipenv"),
+        ({"Project.toml": "[deps]\n"}, "Project.toml", "julia"),
+        ({"Manifest.toml": 'julia_version = "1.9"\n'}, "Manifest.toml", "julia"),
+        ({"REQUIRE": ""}, "REQUIRE", "julia"),
+        ({"install.R": ""}, "install.R", "r"),
+        ({"DESCRIPTION": "Package: x\n"}, "DESCRIPTION", "r"),
+        ({"runtime.txt": "r-4.1-2022-01-01\n"}, "runtime.txt", "r"),
+        ({"default.nix": ""}, "default.nix", "nix"),
+        ({"Dockerfile": "FROM x", "requirements.txt": ""}, "Dockerfile", "dockerfile"),
+        ({".binder/Dockerfile": "FROM x"}, ".binder/Dockerfile", "dockerfile"),
+        ({"spack.yaml": ""}, "spack.yaml", "spack"),
+        ({"Singularity": "", "a.py": ""}, "Singularity", "apptainer"),
+    ],
+)
+def test_what_no_pack_can_do_is_one_message_with_the_file_and_the_way_out(
+    tmp_path: Path, files: dict[str, str], file: str, pack: str
+) -> None:
+    with pytest.raises(DetectError) as caught:
+        plan_of(tmp_path, files)
+    assert caught.value.where == file
+    assert caught.value.hint is not None
+    assert f"--without {pack}" in caught.value.hint or "apptainer build" in caught.value.hint
+    assert len(str(caught.value).splitlines()) == 1
+    # The way out is one.
+    plan = plan_of(tmp_path, without=[pack])
+    assert reason(plan, file) in (f"not used: left out by --without {pack}", "not used: is not about Python")
+
+
+def test_several_refused_files_are_named_at_once(tmp_path: Path) -> None:
+    files = {"environment.yml": "", "Dockerfile": "", "Pipfile": ""}
+    with pytest.raises(DetectError) as caught:
+        plan_of(tmp_path, files)
+    assert str(caught.value).endswith("--without conda --without dockerfile --without pipenv leaves all of them out)")
+    plan_of(tmp_path, without=["conda", "dockerfile", "pipenv"])
+
+
+@pytest.mark.parametrize(
+    ("files", "file", "what"),
+    [
+        ({"pixi.toml": "", "pyproject.toml": "[project]\nname='x'\n"}, "pixi.toml", "pyproject.toml"),
+        ({"Singularity": "", "requirements.txt": ""}, "Singularity", "requirements.txt"),
+        ({"conda-lock.yml": "", "requirements.txt": ""}, "conda-lock.yml", "requirements.txt"),
+    ],
+)
+def test_what_stands_beside_something_that_can_be_built_is_only_reported(
+    tmp_path: Path, files: dict[str, str], file: str, what: str
+) -> None:
+    assert reason(plan_of(tmp_path, files), file).endswith(f"{what} is used instead")
+
+
+@pytest.mark.parametrize("name", ["Project.toml", "Manifest.toml", "DESCRIPTION"])
+def test_files_of_these_names_that_are_something_else_do_not_matter(tmp_path: Path, name: str) -> None:
+    assert plan_of(tmp_path, {name: "[tool]\nname = 'no Julia, no R'\n"}).decisions == ()
+
+
+def test_an_ignore_file_is_honoured_and_named(tmp_path: Path) -> None:
+    files = {".dockerignore": "data\n", "data/large": "x" * 1000, "notebook.ipynb": "{}", "start": "", "postBuild": ""}
+    plan = plan_of(tmp_path, files)
+    assert plan.content.ignore_file == ".dockerignore"
+    assert (plan.content.files, plan.content.size) == (4, 7)
+    assert reason(plan, ".dockerignore") == "used: its patterns leave files out of the image"
+    # What the image cannot do without is there all the same.
+    fill(tmp_path, {".dockerignore": "*\n"})
+    assert plan_of(tmp_path).content.files == 2
+
+
+def test_the_id_changes_with_what_the_image_depends_on_and_with_nothing_else(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"requirements.txt": "numpy", "a.ipynb": "{}"})
+    assert plan.id == plan_of(tmp_path, timestamp=1).id
+    assert plan.id != plan_of(tmp_path, suite="trixie").id
+    assert plan.id != plan_of(tmp_path, commit="f" * 40).id
+    assert plan.id != plan_of(tmp_path, {"a.ipynb": "{} "}).id
+    changed = dataclasses.replace(plan, steps=(dataclasses.replace(plan.steps[0], reason="other words"),))
+    assert changed.id == dataclasses.replace(plan, steps=plan.steps[:1]).id
+
+
+def test_git_names_the_content_where_it_can(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"a": "1", ".dockerignore": "x"}, tree="a" * 40)
+    fill(tmp_path, {"a": "2"})
+    assert plan.id == plan_of(tmp_path, tree="a" * 40).id
+    assert plan.id != plan_of(tmp_path, tree="b" * 40).id
+    fill(tmp_path, {".dockerignore": "y"})
+    assert plan.id != plan_of(tmp_path, tree="a" * 40).id
+
+
+def test_a_changed_notebook_changes_no_step(tmp_path: Path) -> None:
+    files = {
+        "a.ipynb": "{}",
+        "pyproject.toml": "[build-system]\nrequires = []\n[project]\nname = 'x'\ndependencies = ['numpy']\n",
+        "postBuild": "#!/bin/sh\n# hpcbinder: reads = x.py\n",
+        "x.py": "",
+    }
+    before = plan_of(tmp_path, files)
+    after = plan_of(tmp_path, {"a.ipynb": '{"cells": []}', "b.ipynb": "{}"})
+    assert before.steps == after.steps
+    assert before.id != after.id
+
+
+def test_labels_say_where_it_came_from_on_one_line_each(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"a": ""}, ref='v1"; evil="1\nRUN touch x', subdir="sub\u2028dir")
+    assert plan.labels["org.opencontainers.image.source"] == "https://git.example.org/group/example.git"
+    assert plan.labels["org.opencontainers.image.revision"] == COMMIT
+    assert plan.labels["org.hpcbinder.ref"] == 'v1"; evil="1\\nRUN touch x'
+    assert plan.labels["org.hpcbinder.subdir"] == "sub\\u2028dir"
+    assert plan.labels["org.hpcbinder.manifest"] == "/opt/hpcbinder/manifest.json"
+    assert "org.hpcbinder.start" not in plan.labels
+
+
+def test_the_plan_is_plain_data(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"odd\udcff\nname": "", "apt.txt": "sox"})
+    assert json.loads(json.dumps(to_json(plan)))["name"] == "example"
+
+
+def test_unknown_suites_are_a_matter_of_configuration(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="build.suite is one of bookworm, trixie"):
+        plan_of(tmp_path, suite="sid")
+
+
+def test_bases_and_plans_agree_on_the_suites() -> None:
+    assert {suite.name: suite.python for suite in SUITES.values()} == dict(PYTHONS)
+
+
+def test_special_files_are_left_out_and_said(tmp_path: Path) -> None:
+    import os
+
+    fill(tmp_path, {"a": ""})
+    os.mkfifo(tmp_path / "pipe")
+    plan = plan_of(tmp_path)
+    assert reason(plan, "pipe") == "not used: a pipe, socket or device has no place in an image"
+    assert plan.content.files == 1
+
+
+@pytest.mark.parametrize("tree", [None, "a" * 40])
+def test_twenty_thousand_files_are_planned_in_two_seconds(tmp_path: Path, tree: str | None) -> None:
+    for folder in range(100):
+        (tmp_path / f"d{folder}").mkdir()
+        for number in range(200):
+            (tmp_path / f"d{folder}/f{number}.txt").write_text(str(number))
+    fill(tmp_path, {"setup.py": "", ".dockerignore": "**/*.pyc\n**/__pycache__\n.venv\n*.log\ndata\n!data/keep\n"})
+    packs = load_packs()
+    start = time.process_time()
+    plan = make_plan(checkout_of(tmp_path, tree=tree), packs=packs, suite="bookworm", architecture="amd64")
+    assert len(plan.id) > 12
+    assert time.process_time() - start < 2
+    assert plan.content.files == 20_002
