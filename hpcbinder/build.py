@@ -74,7 +74,9 @@ def plan_source(
         UsageError, FetchError, DetectError: See their exit codes.
     """
     with clock("fetch"):
-        checkout = fetch(request.source, ref=request.ref, subdir=request.subdir, workdir=workdir, reporter=reporter)
+        checkout = fetch(
+            request.source, ref=request.ref, subdir=request.subdir, workdir=workdir, reporter=reporter, site=config.site
+        )
     with clock("plan"):
         plan = make_plan(
             checkout,

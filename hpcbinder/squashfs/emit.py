@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from array import array
 from collections.abc import Iterator, Sequence
 
 from hpcbinder.errors import ConvertError
@@ -13,7 +12,7 @@ from hpcbinder.squashfs.metadata import BLOCK, MetadataWriter
 from hpcbinder.squashfs.superblock import Superblock
 from hpcbinder.squashfs.tree import Directory, Inode
 
-_MAX_IDS = 1 << 16
+_MAX_IDS = (1 << 16) - 1
 
 
 def number(root: Directory) -> list[Inode]:
@@ -89,30 +88,10 @@ def assemble(
         ConvertError: The tree has more than the format can hold.
     """
     order = number(root)
-    inode_table, directory_table = MetadataWriter(compressor), MetadataWriter(compressor)
-    ids: dict[int, int] = {}
-    references = array("Q")
-    for inode in order:
-        uid = ids.setdefault(inode.uid, len(ids))
-        gid = ids.setdefault(inode.gid, len(ids))
-        if isinstance(inode, Directory):
-            long = sum(map(len, inode.entries)) + 9 * len(inode.entries) > BLOCK
-            block, offset = directory_table.block, directory_table.offset
-            length, index = directories.write(inode.entries.items(), directory_table, indexed=long)
-            if length >> 31 or len(index) >> 16:
-                raise ConvertError("a directory has more entries than squashfs can hold")
-            record = inodes.pack_directory(inode, uid, gid, block, offset, length, index)
-        else:
-            record = inodes.pack(inode, uid, gid)
-        inode.reference = inode_table.block << 16 | inode_table.offset
-        references.append(inode.reference)
-        inode_table.write(record)
-    if len(ids) > _MAX_IDS:
-        raise ConvertError(f"{len(ids)} different owners and groups are more than squashfs can hold")
-
-    out = bytearray(inode_table.finish())
+    inode_table, directory_table, ids = _write_inodes(order, compressor)
+    out = bytearray(inode_table)
     directory_start = data_end + len(out)
-    out += directory_table.finish()
+    out += directory_table
     fragment_pointers = superblock.NONE
     flags = superblock.EXPORTABLE | superblock.NO_XATTRS
     if fragments:
@@ -121,9 +100,8 @@ def assemble(
         out += packed
     else:
         flags |= superblock.NO_FRAGMENTS
-    packed, export_pointers = tables.pack(
-        struct.pack(f"<{len(references)}Q", *references), compressor, data_end + len(out)
-    )
+    references = struct.pack(f"<{len(order)}Q", *(inode.reference for inode in order))
+    packed, export_pointers = tables.pack(references, compressor, data_end + len(out))
     out += packed
     packed, id_pointers = tables.pack(struct.pack(f"<{len(ids)}I", *ids), compressor, data_end + len(out))
     out += packed
@@ -148,3 +126,26 @@ def assemble(
         fragment_table=fragment_pointers,
         export_table=export_pointers,
     )
+
+
+def _write_inodes(order: Sequence[Inode], compressor: Compressor) -> tuple[bytearray, bytearray, dict[int, int]]:
+    """The inode table, the directory table, and the id table's numbers with their indices."""
+    inode_table, directory_table = MetadataWriter(compressor), MetadataWriter(compressor)
+    ids: dict[int, int] = {}
+    for inode in order:
+        uid = ids.setdefault(inode.uid, len(ids))
+        gid = ids.setdefault(inode.gid, len(ids))
+        if len(ids) > _MAX_IDS:
+            raise ConvertError(f"more than {_MAX_IDS} different owners and groups, which is all squashfs can hold")
+        if isinstance(inode, Directory):
+            long = sum(map(len, inode.entries)) + 9 * len(inode.entries) > BLOCK
+            block, offset = directory_table.block, directory_table.offset
+            length, index = directories.write(inode.entries.items(), directory_table, indexed=long)
+            if length >> 31 or len(index) >> 16:
+                raise ConvertError("a directory has more entries than squashfs can hold")
+            record = inodes.pack_directory(inode, uid, gid, block, offset, length, index)
+        else:
+            record = inodes.pack(inode, uid, gid)
+        inode.reference = inode_table.block << 16 | inode_table.offset
+        inode_table.write(record)
+    return inode_table.finish(), directory_table.finish(), ids

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import superblock
 from hpcbinder.squashfs.superblock import Superblock
+
+_T = TypeVar("_T")
 
 
 def write_at(file: int, data: bytes | bytearray | memoryview, position: int) -> None:
@@ -65,13 +68,17 @@ def replacing(out: Path) -> Iterator[int]:
     try:
         try:
             yield file
-            os.fsync(file)
+            _finish(os.fsync, file, out)
         finally:
             os.close(file)
-        temporary.replace(out)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ConvertError(f"cannot write: {error.strerror}", where=str(out)) from None
+        _finish(temporary.replace, out, out)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _finish(step: Callable[[_T], object], argument: _T, out: Path) -> None:
+    try:
+        step(argument)
+    except OSError as error:
+        raise ConvertError(f"cannot write: {error.strerror}", where=str(out)) from None
