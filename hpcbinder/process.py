@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 _PR_SET_PDEATHSIG = 1
+_CLONE_NEWNS = 0x20000
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _GRACE = 15.0
 """Seconds a tool gets to clean up behind itself before it is killed."""
 
@@ -25,17 +27,20 @@ def start(
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
     ending: signal.Signals = signal.SIGTERM,
+    private_mounts: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a tool in a session of its own; it gets a signal when the calling *thread* ends, however that happens.
 
     Args:
         env: Its whole environment.
         ending: That signal.
+        private_mounts: What it mounts goes away with it, where we may say so (root may); else it is as always.
 
     Raises:
         OSError: It cannot be started.
     """
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    libc = ctypes.CDLL(None, use_errno=True)
+    prctl, unshare, mount = libc.prctl, libc.unshare, libc.mount
     parent = os.getpid()
 
     def tie() -> None:
@@ -43,6 +48,8 @@ def start(
         prctl(_PR_SET_PDEATHSIG, ending)
         if os.getppid() != parent:
             os._exit(1)
+        if private_mounts and unshare(_CLONE_NEWNS) == 0:
+            mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
 
     return subprocess.Popen(
         list(argv),

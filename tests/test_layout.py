@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"squashfs", "sif", "model", "contract", "errors", "process", "progress", "text", "buildpacks"},
+    {"squashfs", "sif", "model", "contract", "debian", "errors", "process", "progress", "text", "buildpacks"},
     {"image", "catalog", "config"},
     {"source", "plan", "convert", "runtime"},
     {"engine", "bases", "register"},

@@ -78,7 +78,7 @@ def _environment(draft: Draft) -> None:
 
 
 def _names(wanted: Requirements) -> str:
-    names = sorted({name for line in wanted.lines if (name := requirement_name(line))} | set(ALWAYS))
+    names = sorted({name for line in wanted.wheels if (name := requirement_name(line))} | set(ALWAYS))
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 

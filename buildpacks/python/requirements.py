@@ -97,8 +97,13 @@ class Requirements:
         Args:
             sources: Also the lines that need something to be built (git, source archives).
         """
-        lines = [line for line in self.lines if sources or not _needs_build(line)]
+        lines = self.lines if sources else self.wheels
         return "".join(f"{line}\n" for line in (*self.options, *lines))
+
+    @property
+    def wheels(self) -> list[str]:
+        """The lines that can be had without building anything, if the index has a wheel."""
+        return [line for line in self.lines if not _needs_build(line)]
 
     def add_project(self, project: Project) -> None:
         """Add what a project's metadata says it depends on."""
@@ -138,20 +143,28 @@ def clean_requirement(text: str, where: str) -> str | Local:
     except RecursionError:
         raise _bad("is nested too deep", where) from None
     if requirement.url is None:
-        return str(requirement)
+        return _canonical(requirement)
     if requirement.url.startswith("file:"):
         if requirement.marker is not None:
             raise _bad("has a marker on a path, which is not supported", where)
         local = _local(requirement.url[len("file:") :], where, editable=False)
         return Local(local.path, tuple(sorted(requirement.extras)), False, where)
     _check_url(requirement.url, where)
-    return str(requirement)
+    return _canonical(requirement)
 
 
 def requirement_name(line: str) -> str:
     """Name of the package a cleaned line asks for, "" for a bare URL."""
     match = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?!\S*://)", line)
     return re.sub(r"[-_.]+", "-", match[1]).lower() if match and not re.match(r"\S+://", line) else ""
+
+
+def _canonical(requirement: Requirement) -> str:
+    """A requirement as text, the same for every version of packaging: it is part of a plan's identity."""
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    what = f" @ {requirement.url}" if requirement.url else ",".join(sorted(str(spec) for spec in requirement.specifier))
+    marker = f" ; {requirement.marker}" if requirement.marker else ""
+    return f"{requirement.name}{extras}{what}{marker}"
 
 
 def _read(repo: Repo, path: str, found: Requirements, *, constraint: bool, above: tuple[str, ...]) -> None:

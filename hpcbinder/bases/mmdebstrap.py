@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from hpcbinder.text import one_line
 
 _T = TypeVar("_T")
 _LINE_LIMIT = 4096
+_APT = ('Acquire::Languages "none"', 'Acquire::Retries "3"', 'APT::Install-Recommends "false"')
 
 
 class Mmdebstrap:
@@ -71,9 +71,7 @@ class Mmdebstrap:
         Raises:
             BuildError: It did not work, with what to do about it.
         """
-        with _settings(site, slim) as (aptopt, dpkgopt), tempfile.TemporaryFile() as listing:
-            listing.write(sources.encode())
-            listing.seek(0)
+        with _readable(site.ca_certificates) as bundle, _pipe(sources) as listing, _Said(log) as said:
             argv = [
                 self._program,
                 f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
@@ -81,33 +79,32 @@ class Mmdebstrap:
                 "--format=tar",
                 f"--architectures={architecture}",
                 f"--include={','.join(packages)}",
-                f"--aptopt={aptopt}",
-                f"--dpkgopt={dpkgopt}",
+                *(
+                    f"--aptopt={option}"
+                    for option in (*_APT, *([f'Acquire::https::CaInfo "{bundle}"'] if bundle else []))
+                ),
+                *(f"--dpkgopt={option}" for option in (*slim.splitlines(), "force-unsafe-io")),
                 "--",
                 suite,
                 "-",
                 "-",
             ]
-            child = process.start(argv, env=self._env(site, epoch), stdin=listing, stderr=subprocess.PIPE)
-            assert child.stdout is not None and child.stderr is not None
-            last: deque[str] = deque(maxlen=40)
-            reader = threading.Thread(target=_read_lines, args=(child.stderr, last, log), daemon=True)
-            reader.start()
+            child = process.start(
+                argv, env=self._env(site, epoch), stdin=listing, stderr=said.file, private_mounts=os.geteuid() == 0
+            )
+            assert child.stdout is not None
             try:
-                try:
-                    result = take(child.stdout)
-                    child.stdout.read()  # tar pads its end
-                except tarfile.TarError as error:
-                    child.wait()
-                    reader.join()
-                    raise _failure(suite, last) from error
+                result = take(child.stdout)
+                child.stdout.read()  # tar pads its end
                 code = child.wait()
-                reader.join()
-                if code != 0:
-                    raise _failure(suite, last)
-                return result
+            except tarfile.TarError as error:
+                child.wait()
+                raise _failure(suite, said.lines()) from error
             finally:
                 process.stop(child)
+            if code != 0:
+                raise _failure(suite, said.lines())
+            return result
 
     def _env(self, site: SiteConfig, epoch: int) -> dict[str, str]:
         proxies = {"http_proxy": site.http_proxy, "https_proxy": site.https_proxy, "no_proxy": site.no_proxy}
@@ -122,36 +119,82 @@ class Mmdebstrap:
 
 
 @contextmanager
-def _settings(site: SiteConfig, slim: str) -> Iterator[tuple[Path, Path]]:
-    """apt's and dpkg's options as files that the users mmdebstrap becomes can read; none of it is a secret."""
-    with tempfile.TemporaryDirectory(prefix="hpcbinder-base-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        apt = ['Acquire::Languages "none";', 'Acquire::Retries "3";', 'APT::Install-Recommends "false";']
-        if site.ca_certificates is not None:
-            bundle = folder / "ca.pem"
-            try:
-                bundle.write_bytes(site.ca_certificates.read_bytes())
-            except OSError as error:
-                raise BuildError(
-                    f"cannot read the certificates: {error.strerror}", where=str(site.ca_certificates)
-                ) from error
-            bundle.chmod(0o644)
-            apt.append(f'Acquire::https::CaInfo "{bundle}";')
-        aptopt, dpkgopt = folder / "apt.conf", folder / "dpkg.cfg"
-        aptopt.write_text("\n".join(apt) + "\n")
-        dpkgopt.write_text(slim + "force-unsafe-io\n")
-        for path in (aptopt, dpkgopt):
-            path.chmod(0o644)
-        yield aptopt, dpkgopt
+def _readable(bundle: Path | None) -> Iterator[Path | None]:
+    """Certificates where the users that mmdebstrap becomes can read them; they are no secret."""
+    if bundle is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="hpcbinder-ca-") as name:
+        copy = Path(name) / "ca.pem"
+        try:
+            copy.write_bytes(bundle.read_bytes())
+        except OSError as error:
+            raise BuildError(f"cannot read the certificates: {error.strerror}", where=str(bundle)) from error
+        copy.parent.chmod(0o755)
+        copy.chmod(0o644)
+        yield copy
 
 
-def _read_lines(stream: IO[bytes], last: deque[str], log: Callable[[str], None]) -> None:
-    while raw := stream.readline(_LINE_LIMIT):
+@contextmanager
+def _pipe(text: str) -> Iterator[IO[bytes]]:
+    """A text to read from, that is nowhere on disk."""
+    with os.fdopen(os.memfd_create("sources"), "w+b") as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file
+
+
+class _Said:
+    """What the tool says, in a file and not in a pipe: were we killed, a pipe would break, and kill it before it has
+    taken its mounts and its half-made root file system away."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self.file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._log = log
+        self._reader = os.fdopen(os.dup(self.file.fileno()), "rb", buffering=0)
+        self._offset = 0
+        self._rest = b""
+        self._last: deque[str] = deque(maxlen=40)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> _Said:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()
+        self._reader.close()
+        self.file.close()
+
+    def lines(self) -> list[str]:
+        """The last lines, once the tool has ended."""
+        self._finish()
+        return list(self._last)
+
+    def _finish(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._over.wait(0.2):
+            self._take()
+        self._take()
+        self._say(self._rest)
+
+    def _take(self) -> None:
+        while block := os.pread(self._reader.fileno(), 1 << 16, self._offset):
+            self._offset += len(block)
+            *lines, self._rest = (self._rest + block).split(b"\n")
+            for line in lines:
+                self._say(line)
+            self._rest = self._rest[-_LINE_LIMIT:]
+
+    def _say(self, raw: bytes) -> None:
         line = one_line(redact(raw.decode(errors="replace").rstrip()))
         if line:
-            last.append(line)
-            log(line)
+            self._last.append(line)
+            self._log(line)
 
 
 _WAYS_OUT = (

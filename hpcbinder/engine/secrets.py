@@ -23,6 +23,12 @@ _CA_VARIABLES = (
     "PIP_CERT",
     "REQUESTS_CA_BUNDLE",
 )
+_WGET = f"""\
+export WGETRC="${{TMPDIR:-/tmp}}/hpcbinder-wgetrc"
+printf 'ca_certificate = %s\\n' {_SITE}/ca.pem >"$WGETRC"
+"""
+"""wget has no variable for certificates, only for a file that names them; a step's TMPDIR is no part of the image."""
+
 _LIMIT = 500 * 1024
 """Bytes of the largest secret BuildKit takes (session/secrets/secrets.go, MaxSecretSize)."""
 
@@ -118,7 +124,10 @@ def _environment(site: SiteConfig, has_apt: bool, url: Callable[[str], str]) -> 
             values.update(dict.fromkeys((name, name.upper()), url(proxy)))
     if site.no_proxy:
         values.update(dict.fromkeys(("no_proxy", "NO_PROXY"), site.no_proxy))
-    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(values.items()))
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(values.items())]
+    if site.ca_certificates is not None:
+        lines.append(_WGET)
+    return "".join(lines)
 
 
 def _apt(site: SiteConfig, has_sources: bool) -> str:

@@ -22,10 +22,10 @@ SITE = SiteConfig(
 )
 
 
-def exported(text: bytes) -> dict[str, str]:
+def exported(text: bytes, **environment: str) -> dict[str, str]:
     """What a shell's environment is after it has read the file."""
     done = subprocess.run(
-        ["dash", "-euc", '. "$0"; env -0', "/dev/stdin"], input=text, env={}, capture_output=True, check=True
+        ["dash", "-euc", '. "$0"; env -0', "/dev/stdin"], input=text, env=environment, capture_output=True, check=True
     )
     return dict(entry.partition("=")[::2] for entry in done.stdout.decode().split("\0") if entry)
 
@@ -86,7 +86,9 @@ def test_certificates(tmp_path: Path) -> None:
         "hpcbinder-env-public",
         "hpcbinder-apt-public",
     }
-    assert exported(secrets["hpcbinder-env"])["SSL_CERT_FILE"] == "/run/hpcbinder/site/ca.pem"
+    found = exported(secrets["hpcbinder-env"], TMPDIR=str(tmp_path))
+    assert found["SSL_CERT_FILE"] == "/run/hpcbinder/site/ca.pem"
+    assert Path(found["WGETRC"]).read_text() == "ca_certificate = /run/hpcbinder/site/ca.pem\n"
     assert b'CaInfo "/run/hpcbinder/site/ca.pem"' in secrets["hpcbinder-apt"]
 
 

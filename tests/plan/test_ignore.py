@@ -89,9 +89,7 @@ def matches(pattern: str, path: str) -> bool:
         return True
     if pattern.startswith("**"):
         rest = pattern[3:] if pattern.startswith("**/") else pattern[2:]
-        return matches(rest, path) or any(
-            matches(rest, path[at + 1 :]) for at, char in enumerate(path) if char == "/"
-        )
+        return matches(rest, path) or any(matches(rest, path[at + 1 :]) for at, char in enumerate(path) if char == "/")
     if pattern[0] == "*":
         return any(matches(pattern[1:], path[end:]) for end in range(len(path) + 1) if "/" not in path[:end])
     if not path:

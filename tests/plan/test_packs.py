@@ -224,7 +224,9 @@ def test_a_pack_that_errs_is_named(site: Path, repo: Path, body: str, message: s
         plan_of(repo, packs=[site])
 
 
-@pytest.mark.parametrize(("program", "message"), [("def plan(:", r"pack\.py:1: .*SyntaxError"), ("x = 1", "no function")])
+@pytest.mark.parametrize(
+    ("program", "message"), [("def plan(:", r"pack\.py:1: .*SyntaxError"), ("x = 1", "no function")]
+)
 def test_a_pack_that_is_no_program(site: Path, repo: Path, program: str, message: str) -> None:
     text = 'api = 1\nname = "x"\nversion = "1"\nsummary = "s"\n'
     fill(site, {"x/buildpack.toml": text, "x/pack.py": program})

@@ -19,7 +19,6 @@ from hpcbinder.model import Plan, Stage, Step
 from hpcbinder.plan import dockerfile, step_titles
 from hpcbinder.plan.render import PRELUDE, quote, run_script
 
-
 PRINTABLE = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
 
 
@@ -186,11 +185,16 @@ def test_readable_and_settle_touch_only_what_needs_it(tmp_path: Path) -> None:
 
 
 def test_no_instruction_holds_a_word_of_the_repository(tmp_path: Path) -> None:
-    files = {"requirements.txt": "canarypackage", "canary\nRUN touch x": "", "apt.txt": "canary-apt", "postBuild": "canary"}
+    files = {
+        "requirements.txt": "canarypackage",
+        "canary\nRUN touch x": "",
+        "apt.txt": "canary-apt",
+        "postBuild": "canary",
+    }
     plan = plan_of(tmp_path, files)
     lines = [line for line in instructions(render(plan)) if not line.startswith(("LABEL", "ENV"))]
     assert not any("canary" in line for line in lines)
     assert json.loads(lines[-1].removeprefix("CMD "))
 
 
-PLAIN = plan_of(Path(__file__).parent / "repos/plain")
+PLAIN = plan_of(Path(__file__).parent / "repos/plain/repo")

@@ -109,7 +109,8 @@ def inode(data: bytearray, type_: int, occurrence: int = 0) -> int:
         (reference,) = struct.unpack_from("<Q", data, first + 2 + 8 * n)
         assert reference >> 16 == 0
         entries.append(block.inode_table + 2 + (reference & 0xFFFF))
-    return [place for place in entries if struct.unpack_from("<H", data, place)[0] == type_][occurrence]
+    found: list[int] = [place for place in entries if struct.unpack_from("<H", data, place)[0] == type_]
+    return found[occurrence]
 
 
 def test_the_unchanged_image_is_read(plain: Callable[[Callable[[bytearray], None]], Path]) -> None:

@@ -299,6 +299,26 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
     assert int(output) < 100 << 10
 
 
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    program = """
+import io, resource, sys
+from pathlib import Path
+from hpcbinder.errors import ConvertError
+from hpcbinder.squashfs import Options, write_layer
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    write_layer(sys.stdin.buffer, Path(sys.argv[1]), Options())
+except ConvertError as error:
+    print(error)
+"""
+    tar = make_tar({f"f{n}": Item(content=random.Random(n).randbytes(300_000)) for n in range(9)})
+    command = [sys.executable, "-c", program, str(tmp_path / "l")]
+    output = subprocess.run(command, check=True, input=tar, stdout=subprocess.PIPE).stdout
+    assert b"cannot write the squashfs image: File too large" in output
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("wrong", [("lz4", None, 4096), ("gzip", 13, 4096), ("zstd", 0, 4096), ("gzip", None, 5000)])
 def test_options_out_of_range_are_usage_errors(wrong: tuple[str, int | None, int]) -> None:
     with pytest.raises(UsageError):

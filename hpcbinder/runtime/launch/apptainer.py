@@ -36,7 +36,7 @@ class Apptainer:
         seen = (environ["HOME"], "/tmp", "/var/tmp")
 
         temporary = environ.get("TMPDIR", "")
-        inside = allowed(environ, request.environment)
+        inside = allowed(environ, request.environment, image.env)
         if bindable(temporary) and os.path.isdir(temporary):
             # Batch systems give each job its own; it need not be below /tmp.
             if not _covered(temporary, seen, binds) and _may_cover(temporary):

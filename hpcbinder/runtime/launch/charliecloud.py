@@ -44,7 +44,7 @@ class Charliecloud:
             view.notes.append(f"{error}: starting in the home folder")
             cwd = view.path(host["HOME"])
 
-        inside = allowed(host, request.environment)
+        inside = allowed(host, request.environment, image.env)
         env = {**inside, **{name: host[name] for name in ("HOME", *_HOST_TOOLS) if name in host}}
         if view.temporary != "/tmp":
             env["TMPDIR"] = view.temporary
@@ -105,9 +105,9 @@ class _View:
             elif bind.target in self._free:
                 self._bind(bind.source, bind.target)
             elif bind.target != bind.source:
-                places = ", ".join(self._free) or "none is left"
+                places = ", ".join(self._free) or "none"
                 raise LaunchError(
-                    f"Charliecloud cannot bind to {bind.target}, only to the image's empty folders: {places}"
+                    f"Charliecloud binds only to empty folders of the image ({places}), not {bind.target}"
                 )
             elif self.path(bind.source) != bind.source:
                 self.notes.append(f"{bind.source} is seen as {self.path(bind.source)} inside")

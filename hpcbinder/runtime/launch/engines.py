@@ -63,7 +63,7 @@ def _run(program: str, options: tuple[str, ...], image: Image, request: Request)
             raise LaunchError(f"{folder!r} cannot be bound into an image: its name has a colon, a comma or a line end")
         binds.append(Bind(folder, folder))
     # `--env NAME` alone takes the value from the client's environment: values stay out of argv.
-    names = sorted({*allowed(host, request.environment), "HOME"} - request.env.keys())
+    names = sorted({*allowed(host, request.environment, image.env), "HOME"} - request.env.keys())
     name = f"hpcbinder-{os.urandom(8).hex()}"
     terminal = ("--interactive", *(("--tty",) if sys.stdin.isatty() else ())) if request.interactive else ()
     return Command(

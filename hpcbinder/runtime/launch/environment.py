@@ -40,13 +40,19 @@ _HOST_ONLY = (
 """What points at programs and settings of the host: only an exact name lets one of these in, never a glob."""
 
 
-def allowed(environ: Mapping[str, str], patterns: Iterable[str]) -> dict[str, str]:
+_LOCALE = ("LANG", "LANGUAGE", "LC_*")
+"""An image that says which locale it has is not told another one: the host's is rarely installed in it."""
+
+
+def allowed(environ: Mapping[str, str], patterns: Iterable[str], image_env: Mapping[str, str]) -> dict[str, str]:
     """The variables of `environ` that enter.
 
     Args:
         environ: The host's environment.
         patterns: Names, or globs (`SLURM_*`). A glob never matches what steers the host's own software.
+        image_env: What the image sets; the host's value counts, but for the locale.
     """
+    own_locale = "LANG" in image_env or "LC_ALL" in image_env
     exact, globs = set(ALWAYS), []
     for pattern in patterns:
         if any(c in pattern for c in "*?["):
@@ -55,7 +61,7 @@ def allowed(environ: Mapping[str, str], patterns: Iterable[str]) -> dict[str, st
             exact.add(pattern)
     chosen = {}
     for name, value in environ.items():
-        if name in _DECIDED_ELSEWHERE or not _NAME.fullmatch(name):
+        if name in _DECIDED_ELSEWHERE or not _NAME.fullmatch(name) or (own_locale and _matches(name, _LOCALE)):
             continue
         if name in exact or (_matches(name, globs) and not _matches(name, _HOST_ONLY)):
             chosen[name] = value

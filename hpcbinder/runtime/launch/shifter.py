@@ -26,7 +26,7 @@ class Shifter:
         if request.gpu not in _GPU_OPTIONS:
             raise LaunchError(f"Shifter has no module for {request.gpu}")
         host = request.environ
-        env = {**allowed(host, request.environment), "HOME": host["HOME"], "PATH": "/usr/bin:/bin"}
+        env = {**allowed(host, request.environment, image.env), "HOME": host["HOME"], "PATH": "/usr/bin:/bin"}
         volumes = [f"{bind.source}:{bind.target}" + (":ro" if bind.read_only else "") for bind in request.binds]
         return Command(
             argv=(

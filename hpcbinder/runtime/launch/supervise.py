@@ -45,7 +45,7 @@ def supervise(command: Command, *, terminal: bool = False, parent: int | None = 
         The command's exit code, 128 + the signal's number if it was killed, 127 if it could not be started.
     """
     # A FUSE server that dies first makes its readers die of SIGBUS, and a core dump of a kernel fills a quota.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     become_subreaper()
     read_end, write_end = os.pipe()
     sys.stdout.flush()
