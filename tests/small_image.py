@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from hpcbinder import contract
 from hpcbinder.model import BaseRef, Entry, ImageConfig
 from hpcbinder.register import image_kernels
 from hpcbinder.squashfs import Image
-from rig import Rig
+from rig import Rig, packages
 
 PATH = f"{contract.ENV_PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENV = {"PATH": PATH, "IMAGE_ID": "small", "GREETING": 'it\'s a "test" $HOME'}
@@ -27,7 +26,9 @@ TOOLS = (
     *("basename", "cat", "chmod", "cp", "dirname", "env", "find", "grep", "id", "ls", "mkdir", "mv", "nohup"),
     *("pwd", "rm", "setsid", "sh", "sleep", "touch", "true", "uname"),
 )
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHON = Path("/usr/bin/python3").resolve().name.removeprefix("python")
+STDLIB = Path(f"/usr/lib/python{PYTHON}")
+"""Of the system's Python: the one that runs the tests may be another."""
 
 _ENTRYPOINT = '#!/bin/sh\nENTERED=yes\nexport ENTERED\nexec "$@"\n'
 _LAB = '#!/bin/sh\npwd\nfor word; do echo "$word"; done\n'
@@ -41,9 +42,9 @@ _GERMAN = {
 @pytest.fixture(scope="session")
 def small_image(rig: Rig) -> Entry:
     """The image's catalog entry, in formats `squashfs` (bare, which Apptainer takes too)."""
-    rig._make_folder()
+    packages.ensure(("python3", "squashfs-tools"))
     folder = rig.folder / "small-image"
-    folder.mkdir(mode=0o755, exist_ok=True)
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     squashfs = folder / f"python{PYTHON}.squashfs"
     recipe = folder / f"python{PYTHON}.recipe"
     if not squashfs.exists() or not recipe.exists() or recipe.read_bytes() != Path(__file__).read_bytes():
@@ -119,11 +120,10 @@ def _system(root: Path) -> None:
         shutil.copy(Path(shutil.which(tool, path="/usr/bin:/bin") or tool).resolve(), root / "usr/bin" / tool)
     shutil.copy(Path(f"/usr/bin/python{PYTHON}"), root / f"usr/bin/python{PYTHON}")
     (root / "usr/bin/python3").symlink_to(f"python{PYTHON}")
-    stdlib = Path(sysconfig.get_path("stdlib"))
     unused = shutil.ignore_patterns(
         "test", "idlelib", "tkinter", "lib2to3", "ensurepip", "__pycache__", "config-*", "dist-*"
     )
-    shutil.copytree(stdlib, root / stdlib.relative_to("/"), symlinks=False, ignore=unused)
+    shutil.copytree(STDLIB, root / STDLIB.relative_to("/"), symlinks=False, ignore=unused)
 
 
 def _environment(root: Path) -> None:

@@ -55,8 +55,8 @@ def test_stop_of_what_has_ended() -> None:
 
 def test_it_does_not_outlive_us() -> None:
     program = (
-        "import time; from hpcbinder import process; child = process.start(['/bin/sleep', '1000'], env={}, stdout=None);"
-        " print(child.pid, flush=True); time.sleep(1000)"
+        "import time; from hpcbinder import process; child = process.start(['/bin/sleep', '1000'], env={}, stdout=None)"
+        "; print(child.pid, flush=True); time.sleep(1000)"
     )
     us = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert us.stdout is not None

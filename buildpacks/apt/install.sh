@@ -22,4 +22,4 @@ mkdir -p /opt/hpcbinder/packages /var/log/apt
     dpkg-query -W -f '{"name": "${Package}", "version": "${Version}"}\n' | LC_ALL=C sort | sed '$!s/$/,/'
     printf ']\n'
 } >/opt/hpcbinder/packages/debian.json
-settle /opt/hpcbinder
+timeless /

@@ -16,11 +16,11 @@ if [ "$rc" -ne 0 ]; then
 fi
 
 # Any user of the image may read what it made; what it installed is part of the record.
-readable /srv/repo
+readable /srv/repo /opt/env
 if [ -x /opt/env/bin/python ]; then
     mkdir -p /opt/hpcbinder/packages
     /run/hpcbinder/tools/uv pip list --quiet --python /opt/env/bin/python --format json >/run/hpcbinder/work/python.json
     cmp -s /run/hpcbinder/work/python.json /opt/hpcbinder/packages/python.json ||
         cp /run/hpcbinder/work/python.json /opt/hpcbinder/packages/python.json
-    settle /opt/env /opt/hpcbinder
 fi
+timeless /

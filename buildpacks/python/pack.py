@@ -135,7 +135,6 @@ def _install(repo: Repo, draft: Draft, projects: list[Project], data: dict[str, 
         data={
             **(data if with_dependencies else {}),
             "targets": "".join(f"{line}\n" for line in lines),
-            "into-repo": "yes\n" if into_repo else "no\n",
             "dependencies": "yes\n" if with_dependencies else "no\n",
         },
         env=project_env,

@@ -18,10 +18,10 @@ cat errors >&2
 
 if [ ! -e /opt/env/share/jupyter/kernels/python3/kernel.json ] ||
     ! grep -q /opt/env/bin/python /opt/env/share/jupyter/kernels/python3/kernel.json; then
-    "$python" -I -m ipykernel install --prefix /opt/env --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
+    "$python" -I -B -m ipykernel install --prefix /opt/env --name python3 --display-name "Python 3 (ipykernel)" >/dev/null
 fi
-# Bytecode that does not look at times: every file of an image has the same.
-"$python" -I -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/env/lib >/dev/null || :
+# Bytecode that does not look at times (every file of an image has the same), and the same every time it is made.
+PYTHONHASHSEED=0 "$python" -s -B -m compileall -q -f -j 0 --invalidation-mode unchecked-hash /opt/env/lib >/dev/null || :
 mkdir -p /opt/hpcbinder/packages
 "$uv" pip list --quiet --python "$python" --format json >/opt/hpcbinder/packages/python.json
 rm -rf /opt/env/.uv-cache

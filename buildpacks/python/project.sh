@@ -5,17 +5,16 @@ python=/opt/env/bin/python
 errors=/run/hpcbinder/work/errors
 export UV_CACHE_DIR=/opt/env/.uv-cache
 trap 'rm -rf /opt/env/.uv-cache' EXIT
-if [ "$(cat "$files/into-repo")" = yes ]; then
-    source=/srv/repo
-else
-    source=/run/hpcbinder/work/source
-    cp -a /run/hpcbinder/step/repo "$source"
-fi
+copy=/run/hpcbinder/work/source
+if grep -q '^plain' "$files/targets"; then cp -a /run/hpcbinder/step/repo "$copy"; fi
 
 set --
 tab=$(printf '\t')
 while IFS="$tab" read -r how path extras; do
-    if [ "$how" = editable ]; then set -- "$@" --editable "$source/$path$extras"; else set -- "$@" "$source/$path$extras"; fi
+    case $how in
+    editable) set -- "$@" --editable "/srv/repo/$path$extras" ;;
+    plain) set -- "$@" "$copy/$path$extras" ;;
+    esac
 done <"$files/targets"
 if [ "$(cat "$files/dependencies")" = yes ]; then
     set -- "$@" -r "$files/always.txt" -r "$files/requirements.txt" -c "$files/constraints.txt"
@@ -31,10 +30,18 @@ if ! "$uv" pip install --quiet --python "$python" "$@" 2>"$errors"; then
 fi
 cat "$errors" >&2
 
-# What is new has a time; all else is compiled already.
-find /opt/env/lib -name '*.py' -newermt "@$SOURCE_DATE_EPOCH" |
-    "$python" -I -m compileall -q --invalidation-mode unchecked-hash -i - >/dev/null || :
+# uv's note of when it looked at the sources serves nobody in an image.
+for folder in /opt/env/lib/python3.*/site-packages/*.dist-info; do
+    if [ -e "$folder/uv_cache.json" ]; then
+        rm "$folder/uv_cache.json"
+        sed -i '/\/uv_cache\.json,/d' "$folder/RECORD"
+    fi
+done
+# All that is older is compiled already.
+find /opt/env/lib -name '*.py' -newer /run/hpcbinder/work/.begin |
+    PYTHONHASHSEED=0 "$python" -s -B -m compileall -q -f --invalidation-mode unchecked-hash -i - >/dev/null || :
 mkdir -p /opt/hpcbinder/packages
 "$uv" pip list --quiet --python "$python" --format json >/opt/hpcbinder/packages/python.json
 rm -rf /opt/env/.uv-cache
 settle /opt
+if [ -d /srv/repo ]; then settle /srv; fi

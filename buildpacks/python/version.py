@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hpcbinder.plan import SUITES, DetectError, Draft, Repo, show
-from hpcbinder.plan.suites import served
+from hpcbinder.plan import SUITES, DetectError, Draft, Repo, served, show
 
 from .project import Project
 

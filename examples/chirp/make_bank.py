@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-
 from chirp import RATE, inspiral, whiten
 
 MASSES = np.round(np.geomspace(8.0, 45.0, 120), 3)

@@ -26,7 +26,8 @@ def build_with_engine(
     """Build the image of a plan.
 
     The server environment is an image of its own, tagged by what it is made of: every image on the same base then holds
-    the very same layer, also after somebody emptied the engine's build cache.
+    the very same layer, also after somebody emptied the engine's build cache. Names begin with `localhost/`, so that no
+    engine ever asks a registry for one that is missing.
 
     Args:
         bases_dir: Where bootstrapped bases are kept.
@@ -35,7 +36,8 @@ def build_with_engine(
     Raises:
         BuildError: A base, the engine or a step failed.
     """
-    base = ensure_base(plan.base, folder=bases_dir, site=config.site, reporter=reporter)
+    shared = [store / bases_dir.name for store in config.store.site]
+    base = ensure_base(plan.base, folder=bases_dir, site=config.site, reporter=reporter, shared=shared)
     engine.load(base.archive, base.tag)
     tools_image = ensure_tools_image(engine, scratch)
     secrets = site_secrets(config.site, suite=plan.base.suite)
@@ -57,9 +59,9 @@ def build_with_engine(
         )
 
     server_steps = [step for step in plan.steps if step.stage is Stage.SERVER]
-    server_tag = f"hpcbinder/server:{fingerprint([base.config.digest, server_steps])[:16]}"
+    server_tag = f"localhost/hpcbinder/server:{fingerprint([base.config.digest, server_steps])[:16]}"
     if engine.image(server_tag, scratch=scratch) is None:
         reporter.phase("build", f"server environment (JupyterLab) on {plan.base.name}, shared by all images on it")
         run(server_tag, None, "server")
     reporter.phase("build", f"image {plan.id}: {len(plan.steps)} steps")
-    return run(f"hpcbinder/{plan.name}:{plan.id.rsplit('-', 1)[1]}", server_tag, None)
+    return run(f"localhost/hpcbinder/{plan.name}:{plan.id.rsplit('-', 1)[1]}", server_tag, None)

@@ -119,12 +119,12 @@ class SiteConfig:
     """Mirrors, proxies and certificates, for the build only: none of it stays in an image."""
 
     apt_mirror: str | None = _setting(
-        Spec("URL", "Debian mirror instead of https://deb.debian.org/debian.", matching(URL, "a URL"), optional=True)
+        Spec("URL", "Debian mirror instead of http://deb.debian.org/debian.", matching(URL, "a URL"), optional=True)
     )
     apt_security_mirror: str | None = _setting(
         Spec(
             "URL",
-            "Mirror instead of https://deb.debian.org/debian-security.",
+            "Mirror instead of http://deb.debian.org/debian-security.",
             matching(URL, "a URL"),
             optional=True,
         )
@@ -195,13 +195,19 @@ class RuntimeConfig:
         ),
         (
             "SLURM_*",
-            "PMI_*",
-            "PMIX_*",
+            "PMI*",
             "PALS_*",
+            "MPICH_*",
+            "OMPI_*",
+            "UCX_*",
+            "FI_*",
+            "NCCL_*",
             "OMP_*",
             "CUDA_VISIBLE_DEVICES",
-            "NVIDIA_VISIBLE_DEVICES",
-            "ROCR_VISIBLE_DEVICES",
+            "NVIDIA_*",
+            "ROCR_*",
+            "KRB5CCNAME",
+            "JUPYTERHUB_*",
             "HIP_VISIBLE_DEVICES",
             "LANG",
             "LC_*",

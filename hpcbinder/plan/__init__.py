@@ -13,7 +13,7 @@ from hpcbinder.plan.packs import Pack, load_packs
 from hpcbinder.plan.render import dockerfile, step_titles
 from hpcbinder.plan.repo import Repo
 from hpcbinder.plan.server import server_step
-from hpcbinder.plan.suites import BASE_VARIANT, SUITES, Suite
+from hpcbinder.plan.suites import BASE_VARIANT, SUITES, Suite, served
 from hpcbinder.plan.tree import Item, show
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "explain",
     "load_packs",
     "make_plan",
+    "served",
     "server_step",
     "show",
     "step_titles",

@@ -29,6 +29,7 @@ export UV_NO_CONFIG=1 UV_NO_PROGRESS=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=nev
 export SOURCE_DATE_EPOCH=1577836800
 if [ -r {STEP_DIR}/site/env ]; then . {STEP_DIR}/site/env; fi
 cd {STEP_DIR}/work
+touch --date="@$(($(date +%s) - 1))" .begin
 
 # readable FOLDER...: everybody may read what is there, nobody else write. Touches only what needs it: setting what is
 # set already would copy a file of an earlier layer into this one.
@@ -37,10 +38,16 @@ readable() {{
         -exec chmod a+rX,go-w {{}} +
 }}
 
-# settle FOLDER...: readable, and with a fixed time, so that the layer's bytes do not tell when it was made.
+# timeless FOLDER...: what this step made or changed gets a fixed time, so that the layer does not tell when it was made.
+timeless() {{
+    find "$@" -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path {STEP_DIR} -o -path /etc/hosts \\
+        -o -path /etc/resolv.conf \\) -prune -o -newer {STEP_DIR}/work/.begin \\
+        -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {{}} +
+}}
+
 settle() {{
     readable "$@"
-    find "$@" -xdev -newermt "@$SOURCE_DATE_EPOCH" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {{}} +
+    timeless "$@"
 }}
 
 """
@@ -145,6 +152,8 @@ def _run(number: int, step: Step) -> str:
         f"type=bind,source={step_folder(number)},target={STEP_DIR}/step",
         f"type=bind,from=tools,source=/,target={STEP_DIR}/tools",
         f"type=tmpfs,target={STEP_DIR}/work",
+        # BuildKit makes a secret's folder in the layer, with the build's time; in a tmpfs nothing of it stays.
+        f"type=tmpfs,target={STEP_DIR}/site",
         f"type=secret,id=hpcbinder-ca,target={STEP_DIR}/site/ca.pem",
         *(f"type=secret,id={name}{public},target={STEP_DIR}/site/{file}" for name, file in _SECRETS),
         *(f"type=cache,id=hpcbinder-{cache.name},target={STEP_DIR}/cache/{cache.target}" for cache in step.caches),

@@ -105,7 +105,7 @@ def test_a_projects_dependencies_are_a_layer_below_the_project(tmp_path: Path) -
     )
     assert dependencies(plan) == ["numpy>=1.20", 'scipy ; python_version > "3"']
     project = step(plan, "python/project")
-    assert project.data == {"dependencies": "no\n", "into-repo": "no\n", "targets": "plain\t.\t\n"}
+    assert project.data == {"dependencies": "no\n", "targets": "plain\t.\t\n"}
     assert project.reads == ("my_tool/__init__.py", "pyproject.toml")
     assert project.reason == "installs My.Tool"
     assert reason(plan, "pyproject.toml") == "used: is installed; 2 dependencies"

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import textwrap
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,6 +39,11 @@ def context(dockerfile: str, files: dict[str, str] | None = None) -> Context:
                 tar.addfile(member, io.BytesIO(text.encode()))
 
     return write
+
+
+def anew() -> str:
+    """A word that keeps a build cache from answering for a step."""
+    return f": {uuid.uuid4()};"
 
 
 def layer_bytes(image: Any, wanted: tuple[str, ...]) -> bytes:
@@ -73,7 +79,8 @@ def test_only_the_target_is_built(engine: DockerEngine, base: BaseImage, tag: st
 
 def test_nothing_of_a_secret_stays(engine: DockerEngine, base: BaseImage, tag: str) -> None:
     mount = "--mount=type=tmpfs,target=/run/hpcbinder/site --mount=type=secret,id=env,target=/run/hpcbinder/site/env"
-    text = f"FROM {base.tag}\nRUN {mount} . /run/hpcbinder/site/env && echo $CANARY && echo ${{CANARY#c}} > /srv/seen\n"
+    program = f"{anew()} . /run/hpcbinder/site/env && echo $CANARY && echo ${{CANARY#c}} > /srv/seen"
+    text = f"FROM {base.tag}\nRUN {mount} {program}\n"
     canary = "canary-5ac1e9"
     lines: list[str] = []
     secrets = {"env": f"export CANARY={canary} URL=https://me:hidden-7f@host/\necho hidden-7f\n".encode()}
@@ -120,7 +127,7 @@ def test_the_persons_docker_settings_do_not_reach_a_step(
     (home / ".docker/config.json").write_text(json.dumps({"proxies": proxies}))
     mine = DockerEngine(dockerd.host, environ={**os.environ, "HOME": str(home), "http_proxy": "http://canary-env"})
     lines: list[str] = []
-    mine.build(context(f"FROM {base.tag}\nRUN echo begin; env\n"), tag=tag, log=lines.append)
+    mine.build(context(f"FROM {base.tag}\nRUN {anew()} echo begin; env\n"), tag=tag, log=lines.append)
     assert any("begin" in line for line in lines)
     assert "canary" not in " ".join(lines)
 
@@ -148,18 +155,21 @@ def test_the_tools_image_holds_uv_alone(engine: DockerEngine, base: BaseImage, t
     with tarfile.open(fileobj=io.BytesIO(layer_bytes(image, image.config.diff_ids))) as tar:
         assert [(m.name, m.mode, m.mtime) for m in tar] == [("uv", 0o755, 0)]
     mount = "--mount=type=bind,from=tools,target=/mnt"
-    text = f"FROM {tools_tag()} AS tools\nFROM {base.tag}\nRUN {mount} /mnt/uv --version\n"
+    text = f"FROM {tools_tag()} AS tools\nFROM {base.tag}\nRUN {mount} {anew()} /mnt/uv --version\n"
     lines: list[str] = []
     engine.build(context(text), tag=tag, log=lines.append)
     assert any(line.endswith(tools_tag().rpartition("-")[2]) or "uv " in line for line in lines)
 
 
+@pytest.mark.heavy  # leaves 1 GiB in the daemon's build cache
 def test_a_large_context_does_not_pass_through_memory(engine: DockerEngine, base: BaseImage, tag: str) -> None:
     size = 1 << 30
 
     def write(out: BinaryIO) -> None:
         with tarfile.open(fileobj=out, mode="w|") as tar:
-            text = f"FROM {base.tag}\nRUN --mount=type=bind,source=data,target=/mnt/data stat -c %s /mnt/data\n"
+            text = (
+                f"FROM {base.tag}\nRUN --mount=type=bind,source=data,target=/mnt/data {anew()} stat -c %s /mnt/data\n"
+            )
             member = tarfile.TarInfo("Dockerfile")
             member.size = len(text)
             tar.addfile(member, io.BytesIO(text.encode()))
@@ -192,7 +202,8 @@ def test_a_build_ends_with_us(dockerd: Dockerd, base: BaseImage, tmp_path: Path,
                 tar.addfile(member, io.BytesIO(text))
 
         DockerEngine("{dockerd.host}").build(
-            write, tag="localhost/hpcbinder/test:kill", log=lambda l: print(l, flush=True), scratch=Path("{tmp_path}"))
+            write, tag="localhost/hpcbinder/test:{marker}", scratch=Path("{tmp_path}"),
+            log=lambda line: print(line, flush=True))
         """
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -203,7 +214,7 @@ def test_a_build_ends_with_us(dockerd: Dockerd, base: BaseImage, tmp_path: Path,
     child.wait(30)
     child.stdout.close()
     assert eventually(lambda: not running("sleep", marker))
-    assert eventually(lambda: not running("docker", "--tag=localhost/hpcbinder/test:kill"))
+    assert eventually(lambda: not running("docker", f"--tag=localhost/hpcbinder/test:{marker}"))
     if sign == signal.SIGINT:  # the others give Python no chance to clean up; the store does when it is next used
         assert list(tmp_path.iterdir()) == []
 

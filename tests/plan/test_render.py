@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -84,6 +85,7 @@ def test_what_a_step_sees(tmp_path: Path) -> None:
         "RUN --mount=type=bind,source=steps/02,target=/run/hpcbinder/step "
         "--mount=type=bind,from=tools,source=/,target=/run/hpcbinder/tools "
         "--mount=type=tmpfs,target=/run/hpcbinder/work "
+        "--mount=type=tmpfs,target=/run/hpcbinder/site "
         "--mount=type=secret,id=hpcbinder-ca,target=/run/hpcbinder/site/ca.pem "
         "--mount=type=secret,id=hpcbinder-env,target=/run/hpcbinder/site/env "
         "--mount=type=secret,id=hpcbinder-apt,target=/run/hpcbinder/site/apt.conf "
@@ -162,26 +164,36 @@ def test_variables_of_a_step_are_quoted_for_its_shell(tmp_path: Path) -> None:
     assert shlex.quote(value) in script
 
 
-def test_readable_and_settle_touch_only_what_needs_it(tmp_path: Path) -> None:
-    functions = PRELUDE[PRELUDE.index("# readable") :]
-    tmp_path.chmod(0o755)
+def test_readable_and_timeless_touch_only_what_needs_it(tmp_path: Path) -> None:
+    folder, work = tmp_path / "folder", tmp_path / "work"
+    functions = PRELUDE[PRELUDE.index("# readable") :].replace("/run/hpcbinder/work", str(work))
+    folder.mkdir()
+    work.mkdir()
+    folder.chmod(0o755)
     for name, mode in {"private": 0o600, "program": 0o700, "open": 0o666, "fine": 0o644}.items():
-        (tmp_path / name).write_text("")
-        (tmp_path / name).chmod(mode)
-    (tmp_path / "folder").mkdir(mode=0o700)
-    (tmp_path / "link").symlink_to("/nowhere")
-    before = (tmp_path / "fine").stat().st_ctime_ns
-    run = ["/bin/sh", "-euc", functions + 'readable "$1"', "sh", str(tmp_path)]
-    subprocess.run(run, check=True, env={"SOURCE_DATE_EPOCH": "1577836800", "PATH": "/usr/bin:/bin"})
-    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir() if not path.is_symlink()}
-    assert modes == {"private": "0o644", "program": "0o755", "open": "0o644", "fine": "0o644", "folder": "0o755"}
-    assert (tmp_path / "fine").stat().st_ctime_ns == before
-    run[2] = functions + 'settle "$1"'
-    subprocess.run(run, check=True, env={"SOURCE_DATE_EPOCH": "1577836800", "PATH": "/usr/bin:/bin"})
-    assert {path.lstat().st_mtime for path in tmp_path.iterdir()} == {1577836800.0}
-    changed = {path: path.lstat().st_ctime_ns for path in tmp_path.iterdir()}
-    subprocess.run(run, check=True, env={"SOURCE_DATE_EPOCH": "1577836800", "PATH": "/usr/bin:/bin"})
-    assert {path: path.lstat().st_ctime_ns for path in tmp_path.iterdir()} == changed
+        (folder / name).write_text("")
+        (folder / name).chmod(mode)
+    (folder / "sub").mkdir(mode=0o700)
+    (folder / "link").symlink_to("/nowhere")
+    (work / ".begin").touch()
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (1, 1), follow_symlinks=False)
+    (folder / "fine").write_text("changed")
+
+    def run(call: str) -> dict[str, int]:
+        environment = {"SOURCE_DATE_EPOCH": "1577836800", "PATH": "/usr/bin:/bin"}
+        subprocess.run(["/bin/sh", "-euc", functions + call, "sh", str(folder)], check=True, env=environment)
+        return {path.name: path.lstat().st_ctime_ns for path in folder.iterdir()}
+
+    before = run("")
+    after = run('readable "$1"')
+    assert {name for name in before if before[name] != after[name]} == {"private", "program", "open", "sub"}
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in folder.iterdir() if not path.is_symlink()}
+    assert modes == {"private": "0o644", "program": "0o755", "open": "0o644", "fine": "0o644", "sub": "0o755"}
+    again = run('settle "$1"')
+    assert {name for name in after if after[name] != again[name]} == {"fine"}
+    assert (folder / "fine").stat().st_mtime == 1577836800
+    assert run('settle "$1"') == again
 
 
 def test_no_instruction_holds_a_word_of_the_repository(tmp_path: Path) -> None:

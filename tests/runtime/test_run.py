@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -174,14 +175,18 @@ def test_inspecting_what_is_no_image(apptainer: Apptainer, tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def docker_image(dockerd: Dockerd, small_image: Entry) -> Iterator[Entry]:
+def docker_image(dockerd: Dockerd, small_image: Entry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Entry]:
     tag = "hpcbinder-test/small:run"
     environ = {**os.environ, **dockerd.environment}
-    with subprocess.Popen(["sqfs2tar", small_image.formats["squashfs"]], stdout=subprocess.PIPE) as tar:
+    root = tmp_path_factory.mktemp("docker") / "root"
+    squashfs = small_image.formats["squashfs"]
+    subprocess.run(["unsquashfs", "-dest", root, squashfs], check=True, stdout=subprocess.DEVNULL)
+    with subprocess.Popen(["tar", "--create", f"--directory={root}", "."], stdout=subprocess.PIPE) as tar:
         changes = [word for key, value in ENV.items() for word in ("--change", f"ENV {key}={json.dumps(value)}")]
         escaped = [word.replace("$", "\\$") for word in changes]
         docker = ["docker", "import", *escaped, "-", tag]
         subprocess.run(docker, stdin=tar.stdout, env=environ, check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(root)
     yield dataclasses.replace(small_image, image={"name": tag, "digest": ""})
     subprocess.run(["docker", "rmi", tag], env=environ, stdout=subprocess.DEVNULL)
 

@@ -41,6 +41,8 @@ if [ -n "$_hpcb_private" ]; then
         export HOME="$_hpcb_private/home"
     fi
     _hpcb_private=$_hpcb_private/$_hpcb_image
+    # IPython warns where the folder above its own is missing.
+    mkdir -p "$_hpcb_private" 2>/dev/null || :
     export JUPYTER_RUNTIME_DIR="${JUPYTER_RUNTIME_DIR:-$_hpcb_private/jupyter/runtime}"
     export JUPYTER_DATA_DIR="${JUPYTER_DATA_DIR:-$_hpcb_private/jupyter/data}"
     export JUPYTER_CONFIG_DIR="${JUPYTER_CONFIG_DIR:-$_hpcb_private/jupyter/config}"
