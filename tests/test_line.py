@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,42 @@ def test_a_gibibyte_of_data_keeps_our_process_small(line: Line, rig: Rig) -> Non
         line.hpcbinder("rm", result["id"])
     finally:
         subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def test_run_without_a_command_is_jupyterlab_on_a_copy(
+    line: Line, contract_image: dict[str, Any], user: User, apptainer: Apptainer
+) -> None:
+    command = [sys.executable, "-m", "hpcbinder", "--store", line.folder / "store", "run", contract_image["id"]]
+    process = user.popen(command, env={"PATH": f"{apptainer.bin}:/usr/bin:/bin"}, cwd=user.home)
+    try:
+        assert process.stdout is not None
+        urls = (word for text in process.stdout for word in str(text).split() if word.startswith("http://127.0.0.1"))
+        url, _, token = next(urls).partition("/lab?token=")
+        request = urllib.request.Request(f"{url}/api/contents", headers={"Authorization": f"token {token}"})
+        for _ in range(100):  # the URL is printed just before the server listens
+            try:
+                listing = json.load(urllib.request.urlopen(request, timeout=30))
+                break
+            except OSError:
+                time.sleep(0.2)
+        assert "notebook.ipynb" in {item["name"] for item in listing["content"]}
+        assert (user.home / contract_image["id"] / "notebook.ipynb").exists()
+    finally:
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+def test_unregister_leaves_the_image(line: Line) -> None:
+    built = line.build(line.repository("unregistered", of="edited"))
+    removed = line.hpcbinder("unregister", built["id"]).stdout
+    assert all(kernel["name"] in removed for kernel in built["kernels"])
+    assert not any(Path(kernel["path"]).exists() for kernel in built["kernels"])
+    assert record(line, built["id"])["registered"] == []
+    again = line.hpcbinder("register", built["id"], "--kernel", "--prefix", str(line.folder / "jupyter")).stdout
+    assert all(Path(kernel["path"]).exists() for kernel in built["kernels"])
+    assert again == line.hpcbinder("register", built["id"], "--kernel", "--prefix", str(line.folder / "jupyter")).stdout
 
 
 def test_rm_leaves_neither_kernel_nor_image(line: Line) -> None:

@@ -24,6 +24,9 @@ _LINE_LIMIT = 4096
 _APT = ('Acquire::Languages "none"', 'Acquire::Retries "3"', 'APT::Install-Recommends "false"')
 
 
+SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
 class Mmdebstrap:
     """The tool, as it is on this machine.
 
@@ -108,7 +111,10 @@ class Mmdebstrap:
 
     def _env(self, site: SiteConfig, epoch: int) -> dict[str, str]:
         proxies = {"http_proxy": site.http_proxy, "https_proxy": site.https_proxy, "no_proxy": site.no_proxy}
-        kept = {name: self._environ[name] for name in ("HOME", "PATH", "TMPDIR") if name in self._environ}
+        kept = {name: self._environ[name] for name in ("HOME", "TMPDIR") if name in self._environ}
+        # mmdebstrap and its helpers (`#!/usr/bin/env python3`) are the system's and want the system's programs: a
+        # Python of the person's own in front may lack a module, or be a shim that needs their whole environment.
+        kept["PATH"] = os.pathsep.join(filter(None, (SYSTEM_PATH, self._environ.get("PATH"))))
         return {
             **kept,
             **{name: value for name, value in proxies.items() if value},

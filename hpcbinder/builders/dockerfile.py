@@ -46,7 +46,7 @@ def build_with_engine(
         text = dockerfile(plan, base_image=base.tag, tools_image=tools_image, server_image=server_image)
 
         def context(out: BinaryIO) -> None:
-            write_context(plan, checkout, text, out)
+            write_context(plan, checkout, text, out, server_only=target is not None)
 
         return engine.build(
             context,

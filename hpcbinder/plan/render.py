@@ -38,7 +38,7 @@ readable() {{
         -exec chmod a+rX,go-w {{}} +
 }}
 
-# timeless FOLDER...: what this step made or changed gets a fixed time, so that the layer does not tell when it was made.
+# timeless FOLDER...: what this step made or changed gets a fixed time: the layer does not tell when it was made.
 timeless() {{
     find "$@" -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path {STEP_DIR} -o -path /etc/hosts \\
         -o -path /etc/resolv.conf \\) -prune -o -newer {STEP_DIR}/work/.begin \\
