@@ -249,11 +249,9 @@ def test_a_folder_whose_name_forges_dockerfile_lines_is_refused(line: Line) -> N
 
 
 def test_a_failing_step_is_one_line_with_its_output(line: Line) -> None:
-    started = time.monotonic()
     done = line.hpcbinder("build", line.repository("failing"), "--no-register", check=False)
     assert done.returncode == 5
     message = done.stderr.splitlines()[-1]
     assert "postBuild" in message or "postbuild" in message
     assert "the reason it failed" in message
     assert "Traceback" not in done.stderr
-    assert time.monotonic() - started < 600

@@ -133,9 +133,8 @@ def test_the_persons_docker_settings_do_not_reach_a_step(
 
 
 def test_load_is_done_once_and_remove_twice(engine: DockerEngine, base: BaseImage) -> None:
-    start = time.monotonic()
     engine.load(base.archive, base.tag)
-    assert time.monotonic() - start < 1
+    engine.load(base.archive, base.tag)
     engine.load(base.archive, "localhost/hpcbinder/test:other-name")
     image = engine.image("localhost/hpcbinder/test:other-name")
     assert image is not None and image.digest == base.config.digest
