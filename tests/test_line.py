@@ -165,11 +165,21 @@ def test_a_gibibyte_of_data_keeps_our_process_small(line: Line, rig: Rig) -> Non
     (folder / "README.md").write_text("a gibibyte of data\n")
     subprocess.run(["dd", "if=/dev/urandom", f"of={folder}/data.bin", "bs=1M", "count=1024", "status=none"], check=True)
     program = (
-        "import resource, sys\nfrom hpcbinder.cli.main import main\n"
+        "import sys\nsys.path.insert(0, sys.argv.pop(1))\nimport memory\nfrom hpcbinder.cli.main import main\n"
         "try:\n    main(sys.argv[1:])\nfinally:\n"
-        "    print('rss', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)\n"
+        "    print('rss', memory.peak() // 1024, file=sys.stderr)\n"
     )
-    command = [sys.executable, "-c", program, "--store", str(line.folder / "store"), "build", str(folder), "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        str(Path(__file__).parent),
+        "--store",
+        str(line.folder / "store"),
+        "build",
+        str(folder),
+        "--json",
+    ]
     try:
         done = subprocess.run(
             [*command, "--no-register", "--format", "sif"], env=line.environment, capture_output=True, text=True

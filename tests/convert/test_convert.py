@@ -621,8 +621,8 @@ def test_memory_stays_flat_with_a_large_layer(tmp_path: Path) -> None:
     """As many random bytes as would not fit into what a build may take (150 MB) if they were kept."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import resource; from pathlib import Path; from test_convert import convert_large\n"
-        "convert_large(Path(sys.argv[2])); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import memory; from pathlib import Path; from test_convert import convert_large\n"
+        "convert_large(Path(sys.argv[2])); print(memory.peak())"
     )
     size = 192 << 20
     member = tarfile.TarInfo("data")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
+import memory
 from hpcbinder.bases import BaseImage
 from hpcbinder.engine import DockerEngine, ensure_tools_image, tools_tag
 from hpcbinder.errors import BuildError, FetchError
@@ -177,11 +177,11 @@ def test_a_large_context_does_not_pass_through_memory(engine: DockerEngine, base
             with Path("/dev/zero").open("rb") as zeros:
                 tar.addfile(member, zeros)
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory.start()
     lines: list[str] = []
     engine.build(write, tag=tag, log=lines.append)
     assert any(line.endswith(f"| {size}") for line in lines)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+    assert memory.peak() - before < 50_000  # KiB
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
