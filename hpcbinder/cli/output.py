@@ -63,7 +63,7 @@ def image_table(entries: Sequence[Entry], store: Path) -> None:
         table.add_row(
             entry.id,
             _cell(entry.source + (f" ({entry.subdir})" if entry.subdir else "")),
-            _cell(entry.ref),
+            _cell(entry.ref if entry.ref != entry.commit else entry.ref[:10]),
             (entry.commit or "")[:10] + ("+" if entry.uncommitted else ""),
             human_size(entry.size),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created)),

@@ -98,7 +98,7 @@ class JsonReporter:
 
 
 class TerminalReporter:
-    """A spinner with the running phase and the newest line of output; finished messages stay above it."""
+    """A live line with what runs, for how long, and the newest line of its output; what is over stays above it."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -118,18 +118,17 @@ class TerminalReporter:
         self._message = ("", "")
 
     def phase(self, phase: str, message: str, progress: float | None = None) -> None:
+        from rich.text import Text
+
         text = one_line(message)
         if (phase, text) != self._message:
             self._message = (phase, text)
-            self._console.print(f"[bold]{phase:>8}[/]  ", end="")
-            self._console.print(text, markup=False)
-        self._progress.update(
-            self._task,
-            description=text[:60],
-            phase=phase,
-            total=None if progress is None else 1.0,
-            completed=progress or 0.0,
-        )
+            self._console.print(Text.assemble((f"{phase:>8}", "bold"), "  ", text), soft_wrap=True)
+            # A task of its own: its clock starts now, and a bar that was full is none of its business.
+            self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(text[:60], phase=phase, total=None)
+        if progress is not None:
+            self._progress.update(self._task, total=1.0, completed=progress)
 
     def log(self, phase: str, line: str) -> None:
         self._progress.update(self._task, phase=phase, description=one_line(line)[:60])
