@@ -105,8 +105,13 @@ def build(request: Request, config: Config, catalog: Catalog, reporter: Reporter
         checkout, plan = plan_source(request, config, scratch, reporter, clock)
         with catalog.lock(plan.id, on_wait=lambda: reporter.phase("build", f"{plan.id}: waiting for another process")):
             entry = catalog.find(plan.id)
-            if entry is None or request.rebuild:
-                entry = _make(plan, checkout, config, catalog, reporter, clock, scratch)
+            lacking = _lacking(entry, config)
+            if entry is None or request.rebuild or lacking:
+                if entry is not None and lacking:
+                    reporter.phase("build", f"{plan.id} is in the catalog already, but not as {', '.join(lacking)}")
+                # What registered kernels run stays there when other formats are asked for.
+                formats = dict.fromkeys((*(entry.formats if entry else ()), *config.build.formats))
+                entry = _make(plan, checkout, config, tuple(formats), catalog, reporter, clock, scratch)
             else:
                 reporter.phase("build", f"{plan.id} is in the catalog already (--rebuild makes it anew)")
     if request.register:
@@ -118,8 +123,22 @@ def build(request: Request, config: Config, catalog: Catalog, reporter: Reporter
 PHASES = ("fetch", "plan", "build", "convert", "register")
 
 
+def _lacking(entry: Entry | None, config: Config) -> tuple[str, ...]:
+    """The formats that somebody asked for, which an image is not there in; defaults are nobody's wish."""
+    if entry is None or config.origins.get("build.formats", "default") == "default":
+        return ()
+    return tuple(name for name in config.build.formats if name not in entry.formats)
+
+
 def _make(
-    plan: Plan, checkout: Checkout, config: Config, catalog: Catalog, reporter: Reporter, clock: Clock, scratch: Path
+    plan: Plan,
+    checkout: Checkout,
+    config: Config,
+    formats: tuple[str, ...],
+    catalog: Catalog,
+    reporter: Reporter,
+    clock: Clock,
+    scratch: Path,
 ) -> Entry:
     with clock("build"):
         engine = pick_engine(config.build.engine, config)
@@ -136,7 +155,7 @@ def _make(
             name=plan.id,
             labels={**image.config.labels, "org.hpcbinder.id": plan.id},
             timestamp=plan.timestamp,
-            formats=config.build.formats,
+            formats=formats,
             options=Options.parse(config.build.compression),
             reporter=reporter,
         )

@@ -242,8 +242,17 @@ def test_describe_lists_every_key_and_shows_no_password(read: Load) -> None:
     assert all(setting.doc and "\n" not in setting.doc for setting in settings.values())
 
 
+@pytest.mark.parametrize("piece", ["a.", "x://:", "https://", "https://a:", "@x://:", "a@"])
+def test_redact_takes_no_longer_for_hostile_text(piece: str) -> None:
+    # A build step may print whatever it likes; each line of it is looked at. Run to its end by its own process.
+    program = "import resource, hpcbinder.config as c; resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\n"
+    program += f"for _ in range(20): c.redact({piece!r} * 30_000)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_redact_leaves_what_is_no_credential() -> None:
     assert redact("https://ann:geheim@c/d and http://token@c/d") == "https://***@c/d and http://***@c/d"
+    assert redact('x="postgres://a:b@c"\tftp://u:p@q@h/ z') == 'x="postgres://***@c"\tftp://***@h/ z'
     assert redact("a slash not quoted: https://ann:ge/heim@host/x") == "a slash not quoted: https://***@host/x"
     assert redact("ssh://git@host/x, https://example.org/@user") == "ssh://git@host/x, https://example.org/@user"
 

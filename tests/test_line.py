@@ -54,6 +54,16 @@ def test_the_second_build_is_in_the_catalog(line: Line, contract_image: dict[str
     assert again["timings"]["build"] == again["timings"]["convert"] == 0
 
 
+def test_another_format_is_made_when_asked_for(line: Line) -> None:
+    source = line.repository("formats", of="edited")
+    first = line.build(source, "--format", "squashfs")
+    assert set(first["formats"]) == {"squashfs"}
+    second = line.build(source, "--format", "sif")
+    assert set(second["formats"]) == {"sif", "squashfs"}
+    assert second["image"] == first["image"]
+    assert line.build(source, "--format", "sif")["timings"]["convert"] == 0
+
+
 def test_json_logs_are_events(line: Line, contract_image: dict[str, Any]) -> None:
     done = line.hpcbinder("--json-logs", "build", line.repository("contract"), "--no-register", "--json")
     events = [json.loads(text) for text in done.stderr.splitlines()]
@@ -226,6 +236,7 @@ def test_unregister_leaves_the_image(line: Line) -> None:
     assert all(kernel["name"] in removed for kernel in built["kernels"])
     assert not any(Path(kernel["path"]).exists() for kernel in built["kernels"])
     assert record(line, built["id"])["registered"] == []
+    assert "no kernel" in line.hpcbinder("unregister", built["id"]).stdout
     again = line.hpcbinder("register", built["id"], "--kernel", "--prefix", str(line.folder / "jupyter")).stdout
     assert all(Path(kernel["path"]).exists() for kernel in built["kernels"])
     assert again == line.hpcbinder("register", built["id"], "--kernel", "--prefix", str(line.folder / "jupyter")).stdout
@@ -234,7 +245,8 @@ def test_unregister_leaves_the_image(line: Line) -> None:
 def test_rm_leaves_neither_kernel_nor_image(line: Line) -> None:
     built = line.build(line.repository("removed", of="edited"))
     assert all(Path(kernel["path"]).is_dir() for kernel in built["kernels"])
-    line.hpcbinder("rm", built["id"])
+    assert line.hpcbinder("rm", built["id"], "nothing", check=False).returncode == 8
+    assert line.hpcbinder("rm", built["id"], built["id"][:-2]).stdout == f"removed {built['id']}\n"
     assert not any(Path(kernel["path"]).exists() for kernel in built["kernels"])
     assert not any(Path(path).exists() for path in built["formats"].values())
     assert line.hpcbinder("show", built["id"], check=False).returncode == 8

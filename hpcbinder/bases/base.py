@@ -110,10 +110,12 @@ def _make(ref: BaseRef, key: str, folder: Path, site: SiteConfig, reporter: Repo
         if layer.python != ref.python:
             raise BuildError(f"Debian {ref.suite} came with Python {layer.python or '(none)'}, not {ref.python}")
         done = scratch / "done"
-        done.mkdir(mode=0o755)
+        done.mkdir()
+        done.chmod(0o755)  # others may build on a site's bases, whatever the umask of who made them
         with (done / _ARCHIVE).open("wb") as archive:
             write_docker_archive(archive, recipe.config(ref), [(layer.diff_id, layer_path)], recipe.base_tag(ref))
             archive.flush()
+            os.fchmod(archive.fileno(), 0o644)
             os.fsync(archive.fileno())
         shutil.rmtree(folder / key, ignore_errors=True)  # only ever there if it could not be read
         done.replace(folder / key)
@@ -123,11 +125,11 @@ def _make(ref: BaseRef, key: str, folder: Path, site: SiteConfig, reporter: Repo
 def _load(folder: Path, ref: BaseRef) -> BaseImage | None:
     """The base kept in a folder; None if there is none, or none that can be used."""
     archive = folder / _ARCHIVE
-    if not archive.is_file():
-        return None
     try:
+        if not archive.is_file():
+            return None
         return BaseImage(archive, DockerArchive(archive).config, recipe.base_tag(ref))
-    except ConvertError:
+    except (ConvertError, OSError):
         return None
 
 

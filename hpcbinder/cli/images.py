@@ -46,9 +46,14 @@ def rm_command(session: Session, ids: tuple[str, ...]) -> None:
     """Remove images: their kernels first, so that none points at nothing, and last what the engine still holds."""
     from hpcbinder.build import remove
 
-    entries = [session.catalog.get(id_) for id_ in ids]
-    with session.reporter as reporter:
-        for entry in entries:
-            remove(entry, session.config, session.catalog, reporter)
-    for entry in entries:
-        click.echo(f"removed {entry.id}")
+    # All are looked up first, so that a wrong one removes nothing; two beginnings may mean the same image.
+    entries = {entry.id: entry for entry in map(session.catalog.get, ids)}
+    removed = []
+    try:
+        with session.reporter as reporter:
+            for entry in entries.values():
+                remove(entry, session.config, session.catalog, reporter)
+                removed.append(entry.id)
+    finally:
+        for id_ in removed:
+            click.echo(f"removed {id_}")

@@ -42,6 +42,9 @@ def unregister_command(session: Session, id_: str) -> None:
     from hpcbinder.register import unregister_kernels
 
     entry = session.catalog.get(id_)
-    for registered in unregister_kernels(entry):
+    removed = unregister_kernels(entry, config=session.config)
+    for registered in removed:
         click.echo(f"removed {registered.name}  {registered.path}")
+    if not removed:
+        click.echo(f"no kernel of {entry.id} is registered")
     session.catalog.update(replace(entry, registered=()))

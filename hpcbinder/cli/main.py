@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -97,40 +99,69 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: Arguments without the program's name; default those of the process.
     """
+    _complete_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = arguments[: next((i for i, a in enumerate(arguments) if a == "--"), len(arguments))]
-    debug = "--debug" in options
+    session = Session()
     try:
-        status = cli.main(arguments, prog_name="hpcbinder", standalone_mode=False, obj=Session())
+        status = cli.main(arguments, prog_name="hpcbinder", standalone_mode=False, obj=session)
         sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else 0)
     except click.exceptions.Abort:
-        _fail("interrupted", 130, options)
+        _fail("interrupted", 130, json_logs=session.json_logs)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f" (see '{context.command_path} --help')" if context is not None else ""
-        _fail(f"{error.format_message()}{hint}", 2, options)
+        # What does not parse may not have come to the option.
+        _fail(f"{error.format_message()}{hint}", 2, json_logs=session.json_logs or "--json-logs" in arguments)
     except HpcbinderError as error:
-        if debug:
-            raise
-        _fail(str(error), error.exit_code, options)
+        _trace(session)
+        _fail(str(error), error.exit_code, json_logs=session.json_logs)
     except KeyboardInterrupt:
-        _fail("interrupted", 130, options)
+        _fail("interrupted", 130, json_logs=session.json_logs)
     except BrokenPipeError:
         # The reader went away (`hpcbinder list | head`): nothing is wrong, and stdout must not complain at exit.
-        import os
-
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
     except Exception as error:
-        if debug:
-            raise
-        _fail(f"internal error: {type(error).__name__}: {error} (run with --debug and report it)", 1, options)
+        _trace(session)
+        if isinstance(error, OSError):
+            _fail_for_the_world(error, json_logs=session.json_logs)
+        text = f"internal error: {type(error).__name__}: {error} (run with --debug and report it)"
+        _fail(text, 1, json_logs=session.json_logs)
 
 
-def _fail(message: str, status: int, options: Sequence[str]) -> None:
+def _trace(session: Session) -> None:
+    """Show where the error in hand came from, to who asked for it."""
+    if session.debug:
+        import traceback
+
+        traceback.print_exc()
+
+
+def _complete_streams() -> None:
+    """Give a stream that was closed for us (`>&-`) an end, so that nobody has to ask whether it is there, and so that
+    no file of ours becomes the standard output of a tool."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115, PTH123 (it stays open)
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
+def _fail_for_the_world(error: OSError, *, json_logs: bool) -> None:
+    """Fail for what is nobody's bug and can happen to every command; return if it is something else."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" {error.filename}" if error.filename else ""
+        _fail(f"cannot write{where}: {error.strerror}", 1, json_logs=json_logs)
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        _fail("the working directory is gone (change to another one)", 2, json_logs=json_logs)
+
+
+def _fail(message: str, status: int, *, json_logs: bool) -> None:
     text = one_line(message)
-    if "--json-logs" in options:
+    if json_logs:
         import json
 
         print(json.dumps({"phase": "failed", "message": text, "progress": None, "exit_code": status}), file=sys.stderr)

@@ -48,5 +48,5 @@ def runtime_option(function: Function) -> Function:
     return click.option(
         "--runtime",
         metavar="NAME",
-        help="auto, apptainer, singularity, charliecloud, shifter, podman-hpc, docker.",
+        help="auto, apptainer (or Singularity), charliecloud, shifter, podman-hpc, docker.",
     )(function)

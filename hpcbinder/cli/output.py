@@ -56,7 +56,7 @@ def image_table(entries: Sequence[Entry], store: Path) -> None:
     """One line per image."""
     console = _console()
     if not entries:
-        console.print(f"no images in {store} yet: hpcbinder build SRC makes one", markup=False)
+        console.print(f"no images in {printable(str(store))} yet: hpcbinder build SRC makes one", markup=False)
         return
     table = _table("ID", "SOURCE", "REF", "COMMIT", "SIZE", "CREATED", "KERNELS")
     for entry in entries:
@@ -69,12 +69,11 @@ def image_table(entries: Sequence[Entry], store: Path) -> None:
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created)),
             str(len(entry.registered)),
         )
-    console.print(table)
+    _print(table)
 
 
 def show(entry: Entry) -> None:
     """Everything about one image."""
-    console = _console()
     files = "as they were in the folder, uncommitted" if entry.uncommitted else "committed"
     rows = [
         ("id", entry.id),
@@ -99,7 +98,7 @@ def show(entry: Entry) -> None:
     table.show_header = False
     for key, value in rows:
         table.add_row(key, _cell(value))
-    console.print(table)
+    _print(table)
 
 
 def settings_table(settings: Sequence[Setting]) -> None:
@@ -107,7 +106,7 @@ def settings_table(settings: Sequence[Setting]) -> None:
     table = _table("SETTING", "VALUE", "ORIGIN")
     for setting in settings:
         table.add_row(setting.key, _cell(_value(setting.value)), _cell(setting.origin))
-    _console().print(table)
+    _print(table)
 
 
 def human_size(size: int) -> str:
@@ -132,6 +131,18 @@ def _cell(text: str) -> Any:
     from rich.text import Text
 
     return Text(printable(text))
+
+
+def _print(table: Any) -> None:
+    """A table as it is on a terminal; elsewhere without the blanks that fill its last column."""
+    console = _console()
+    if sys.stdout.isatty():
+        console.print(table)
+        return
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        sys.stdout.write(f"{line.rstrip()}\n")
 
 
 def _table(*columns: str) -> Any:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from hpcbinder.cli.options import source_options
 from hpcbinder.cli.session import Session
+from hpcbinder.errors import FetchError
 
 
 @click.command("plan")
@@ -39,8 +42,8 @@ def plan_command(
 
     request = Request(source=source, ref=ref, subdir=subdir, without=without)
     # A plan is for looking, also for people who have no store yet: nothing is written but this.
-    with tempfile.TemporaryDirectory(prefix="hpcbinder-plan-") as folder, session.reporter as reporter:
-        checkout, plan = plan_source(request, session.config, Path(folder), reporter, Clock())
+    with _temporary() as folder, session.reporter as reporter:
+        checkout, plan = plan_source(request, session.config, folder, reporter, Clock())
         if as_json or form == "json":
             text = json.dumps({"id": plan.id, **to_json(plan)}, indent=2)
         elif form == "dockerfile":
@@ -53,3 +56,18 @@ def plan_command(
         else:
             text = explain(plan)
     click.echo(text)
+
+
+@contextmanager
+def _temporary() -> Iterator[Path]:
+    """A folder that goes away however deep a repository's folders in it are (`tempfile`'s own fails at a thousand)."""
+    from hpcbinder.catalog import remove_tree
+
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="hpcbinder-plan-"))
+    except OSError as error:
+        raise FetchError(f"no temporary folder can be made: {error.strerror}", hint="set TMPDIR") from error
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)

@@ -7,14 +7,10 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from types import TracebackType
 from typing import Protocol
 
 from hpcbinder.text import one_line
-
-LOG_TAIL = 40
-"""Lines of a tool's output kept, to be shown when its phase fails."""
 
 
 class ConsoleReporter(Protocol):
@@ -44,7 +40,6 @@ class PlainReporter:
         self._verbose = verbose
         self._start = time.monotonic()
         self._last = ""
-        self._tail: deque[str] = deque(maxlen=LOG_TAIL)
         self._lock = threading.Lock()
 
     def phase(self, phase: str, message: str, progress: float | None = None) -> None:
@@ -56,12 +51,9 @@ class PlainReporter:
                 print(f"[{time.monotonic() - self._start:6.1f}s] {line}", file=sys.stderr, flush=True)
 
     def log(self, phase: str, line: str) -> None:
-        text = one_line(line)
-        with self._lock:
-            if self._verbose:
-                print(f"          {phase:>8}  | {text}", file=sys.stderr, flush=True)
-            else:
-                self._tail.append(text)
+        if self._verbose:
+            with self._lock:
+                print(f"          {phase:>8}  | {one_line(line)}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> PlainReporter:
         return self

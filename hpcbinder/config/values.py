@@ -12,12 +12,21 @@ from typing import Any
 from hpcbinder.errors import UsageError
 
 # A login without a password is no secret to ssh; to http it may be a token.
-_CREDENTIALS = re.compile(r"\b(?:(https?://)[^/?#\s]*|([a-z][a-z0-9+.-]*://)[^/?#\s:]*:\S*)@", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"\b(?:(https?://)[^/?#\s]*|([a-z][a-z0-9+.-]{0,30}://)[^/?#\s:]*:\S*)@", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
     """`https://user:secret@host/` -> `https://***@host/`, wherever in the text it stands."""
-    return _CREDENTIALS.sub(lambda match: f"{match[1] or match[2]}***@", text)
+    if "@" not in text:
+        return text
+    return "".join(map(_redacted, re.split(r"(\s+)", text)))
+
+
+def _redacted(word: str) -> str:
+    # Only up to the last @ can there be a login. Behind it, or without one, the pattern would try every beginning to
+    # the word's end, which takes minutes for a long line that a build step chose to print.
+    head, at, tail = word.rpartition("@")
+    return _CREDENTIALS.sub(lambda match: f"{match[1] or match[2]}***@", head + at) + tail
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from hpcbinder.text import one_line
 _KEPT = 60
 """Lines of each step's output that are remembered."""
 
-_TELLING = re.compile(r"error|fatal|fail|not found|no such|denied|refused|cannot|could not|conflict|×|╰|^E:", re.I)
+_TELLING = re.compile(
+    r"error|fatal|fail|not found|no such|denied|refused|cannot|could not|conflict|because|×|╰|^E:", re.I
+)
 
 
 @dataclass
@@ -75,7 +77,8 @@ class BuildLog:
         status = re.search(r"exit code: (\d+)", failed.error)
         if not failed.is_step or status is None:
             return BuildError(f"the build failed at {failed.title}: {failed.error}")
-        hint = "it was killed, perhaps for want of memory" if status[1] == "137" else None
+        killed = "it was killed, perhaps for want of memory"
+        hint = killed if status[1] == "137" else "--debug shows all of its output"
         end = " / ".join(_telling(failed.lines)) or "it said nothing"
         return BuildError(f"step {failed.title} failed with exit status {status[1]}: {end}", hint=hint)
 

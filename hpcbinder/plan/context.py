@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from hpcbinder.contract import MANIFEST, REPO_DIR
-from hpcbinder.errors import BuildError
+from hpcbinder.errors import BuildError, DetectError
 from hpcbinder.model import Checkout, Plan, Stage, Step
 from hpcbinder.plan.content import ContentHash, chunks, plan_items
 from hpcbinder.plan.manifest import manifest
@@ -81,15 +81,25 @@ def _write_step(writer: _Writer, folder: str, step: Step, repo: Repo) -> None:
         item = repo.tree.items.get(path)
         if item is None:
             raise BuildError("vanished since the plan was made", where=show(path))
-        if item.kind == "symlink" and not _points_into(item, reads):
+        if item.kind == "symlink" and not _points_into(item, reads) and (file := _file_behind(item, repo)):
             # The link's target does not come along: put what it leads to in its place.
-            item = repo.tree.items[repo.resolve(path)]
+            item = file
         _write_item(writer, f"{folder}/repo/{path}", item, repo)
 
 
 def _points_into(item: Item, reads: set[str]) -> bool:
     target = posixpath.normpath(posixpath.join(posixpath.dirname(item.path), item.target))
     return target in reads
+
+
+def _file_behind(link: Item, repo: Repo) -> Item | None:
+    """The file of the repository that a link leads to; None for a folder, for nothing, and for what lies elsewhere:
+    such a link is put there as it is."""
+    try:
+        item = repo.tree.items.get(repo.resolve(link.path))
+    except DetectError:
+        return None
+    return item if item is not None and item.kind == "file" else None
 
 
 def _write_content(writer: _Writer, plan: Plan, checkout: Checkout, repo: Repo) -> None:

@@ -173,19 +173,28 @@ def load_packs(search_path: Sequence[Path] = ()) -> list[Pack]:
     """
     packs: dict[str, Pack] = {}
     for place in (*search_path, built_in_folder()):
-        if not place.is_dir():
-            continue
         here: dict[str, Pack] = {}
         origin = "built-in" if place == built_in_folder() else ""
-        for folder in sorted(place.iterdir()):
-            if not (folder / DESCRIPTION).is_file():
-                continue
+        for folder in _folders(place):
             pack = _load(folder, origin or str(folder))
             if pack.name in here:
                 raise DetectError(f"buildpack {pack.name!r} is in {here[pack.name].folder} too", where=str(folder))
             here[pack.name] = pack
         packs = {**here, **packs}
     return sorted(packs.values(), key=lambda pack: (pack.order, pack.name))
+
+
+def _folders(place: Path) -> list[Path]:
+    try:
+        if not place.is_dir():
+            return []
+        return [folder for folder in sorted(place.iterdir()) if (folder / DESCRIPTION).is_file()]
+    except OSError as error:
+        raise DetectError(
+            f"a folder of buildpacks cannot be read: {error.strerror}",
+            where=show(str(error.filename or place)),
+            hint="see buildpacks.path in hpcbinder config",
+        ) from error
 
 
 def _load(folder: Path, origin: str) -> Pack:

@@ -18,6 +18,8 @@ from hpcbinder.text import one_line
 
 CMD = (f"{SERVER_PREFIX}/bin/jupyter-lab", "--ip=0.0.0.0", "--no-browser")
 
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 PRELUDE = f"""\
 umask 022
 mkdir -p {STEP_DIR}/work/.home {STEP_DIR}/work/.tmp
@@ -105,10 +107,15 @@ def dockerfile(plan: Plan, *, base_image: str, tools_image: str, server_image: s
 
 
 def run_script(step: Step) -> str:
-    """The whole `run.sh` of a step: the prelude, its variables, then the pack's script."""
+    """The whole `run.sh` of a step: the prelude, its variables, then the pack's script.
+
+    A step that runs nothing of the repository finds the system's programs only: the image's PATH begins with folders
+    that packages of the repository's choosing fill, and a wheel may hold a program called `find`.
+    """
+    path = "" if step.runs_repository_code else f"export PATH={SYSTEM_PATH}\n"
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(step.env.items()))
     place = INTO_REPO if step.into_repo else ""
-    return f"{PRELUDE}{exports}{place}{step.script.rstrip()}\n"
+    return f"{path}{PRELUDE}{exports}{place}{step.script.rstrip()}\n"
 
 
 def step_folder(number: int) -> str:

@@ -14,6 +14,9 @@ from hpcbinder.plan.tree import Item, Tree, scan, show
 
 IGNORE_FILES = (".dockerignore", ".containerignore")
 
+MAX_DOTS = 1000
+"""In one line of TOML."""
+
 
 class Repo:
     """The files of a checkout, with repo2docker's rule for where config files are.
@@ -162,6 +165,10 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         import tomllib
     else:
         import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+    # The parser's time grows with the square of a key's parts: one line of `a.a.a…` would keep it for minutes.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > MAX_DOTS:
+            raise DetectError(f"malformed TOML: a line with more than {MAX_DOTS} dots", where=f"{where}:{number}")
     try:
         values: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -6,6 +6,7 @@ Format: https://jupyter-client.readthedocs.io/en/stable/kernels.html#kernel-spec
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from string import Template
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _SPEC_LIMIT = 256 << 10
 _MOST_KERNELS = 64
+_DEEPEST = 32
+"""Levels of metadata: what nests deeper only serves to break whoever reads it."""
 
 
 def image_kernels(image: Image, env: Mapping[str, str] | None = None) -> tuple[Kernel, ...]:
@@ -71,8 +74,25 @@ def _kernel(image: Image, folder: str, name: str, env: Mapping[str, str]) -> Ker
         argv=argv,
         env=_env(spec.get("env"), env),
         interrupt_mode="message" if spec.get("interrupt_mode") == "message" else "signal",
-        metadata=spec["metadata"] if isinstance(spec.get("metadata"), dict) else {},
+        metadata=_metadata(spec.get("metadata")),
     )
+
+
+def _metadata(value: Any) -> dict[str, Any]:
+    """What may be passed on to front ends: nothing that says how a kernel is started on the host (`kernel_provisioner`,
+    jupyter_client/kernelspec.py), and nothing that JSON proper has no form for."""
+    if not isinstance(value, dict) or not _fits(value, _DEEPEST):
+        return {}
+    return {key: item for key, item in value.items() if key != "kernel_provisioner"}
+
+
+def _fits(value: Any, depth: int) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if not isinstance(value, (dict, list)):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_fits(item, depth - 1) for item in inner)
 
 
 def _words(value: Any) -> bool:

@@ -228,7 +228,8 @@ class _Lines:
         rest = b""
         try:
             while chunk := stream.read1(65536):
-                *lines, rest = re.split(rb"(?<=[\r\n])", rest + chunk)
+                # ssh ends its lines with \r\n.
+                *lines, rest = re.split(rb"(?<=\n)|(?<=\r)(?=[^\n])", rest + chunk)
                 rest = _shortened(rest)
                 for raw in lines:
                     self._line(raw)

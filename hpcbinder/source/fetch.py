@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from hpcbinder.catalog import remove_tree
 from hpcbinder.config import SiteConfig
 from hpcbinder.errors import FetchError
 from hpcbinder.model import Checkout
@@ -90,7 +90,7 @@ class _Fetch:
             timestamp=commit_time(git, commit) or 0,
         )
         for name in _GIT_DIRS:  # the objects take as much room again as the files
-            shutil.rmtree(self.workdir / name, ignore_errors=True)
+            remove_tree(self.workdir / name)  # names of refs may nest as deep as they like
         self.reporter.phase("fetch", one_line(f"{self.url}: {checkout.ref} is {commit[:12]}"), 1.0)
         return checkout
 

@@ -121,6 +121,22 @@ def test_a_shared_one_is_taken(fake: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "mine").exists()
 
 
+def test_a_shared_one_out_of_reach_is_not_needed(fake: Path, tmp_path: Path) -> None:
+    # Stands for a folder that others closed, which root could enter all the same.
+    closed = tmp_path / ("x" * 300)
+    assert make(tmp_path / "mine", shared=(closed,)).archive.is_relative_to(tmp_path / "mine")
+
+
+def test_others_can_read_a_base_whatever_the_umask(fake: Path, tmp_path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        archive = make(tmp_path / "bases").archive
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(archive.stat().st_mode) == 0o644
+    assert stat.S_IMODE(archive.parent.stat().st_mode) == 0o755
+
+
 def test_a_folder_that_cannot_be_written(fake: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BuildError, match="the base cannot be kept: Not a directory"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -57,6 +58,32 @@ def test_a_bug_is_one_line_without_debug_and_a_traceback_with_it(tmp_path: Path)
     assert "Traceback" in loud.stderr
 
 
+def test_debug_keeps_the_line_and_the_exit_code(tmp_path: Path) -> None:
+    done = hpcbinder("--store", str(tmp_path), "show", "x", "--debug")
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("hpcbinder: no image 'x'")
+    assert done.returncode == 8
+
+
+def test_options_of_the_command_that_is_run_are_its_own(tmp_path: Path) -> None:
+    done = hpcbinder("--store", str(tmp_path), "run", "x", "python", "--debug", "--json-logs")
+    assert done.returncode == 8
+    assert done.stderr.splitlines() == [done.stderr.strip()]
+    assert done.stderr.startswith("hpcbinder: no image 'x'")
+
+
+@pytest.mark.parametrize("name", ["auto", "apptainer", "charliecloud", "shifter", "podman-hpc", "docker"])
+def test_every_runtime_of_the_help_can_be_asked_for(tmp_path: Path, name: str) -> None:
+    assert name in re.sub(r"-\s+", "-", hpcbinder("run", "--help").stdout)
+    assert hpcbinder("--store", str(tmp_path), "run", "--runtime", name, "x").returncode == 8
+
+
+@pytest.mark.parametrize("command", ["config", "list"])
+def test_tables_in_files_have_no_trailing_blanks(tmp_path: Path, command: str) -> None:
+    done = hpcbinder("--store", str(tmp_path), command)
+    assert done.stdout == "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+
+
 def test_json_logs_make_errors_events() -> None:
     done = hpcbinder("--json-logs", "plan", "ext::sh -c true")
     event = json.loads(done.stderr.splitlines()[-1])
@@ -85,3 +112,51 @@ def test_every_command_of_the_readme_exists() -> None:
     used = re.findall(r"^hpcbinder (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert used
     assert set(used) <= set(COMMANDS)
+
+
+def shell(line: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HPCBINDER_STORE_PATH": str(cwd / "store"), "PROGRAM": sys.executable, **variables}
+    return subprocess.run(["/bin/sh", "-c", line], cwd=cwd, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("arguments", ["list", "config", "plan .", "--help"])
+def test_without_a_place_to_write_to_nothing_breaks(tmp_path: Path, arguments: str) -> None:
+    assert shell(f'"$PROGRAM" -m hpcbinder {arguments} >&-', tmp_path).returncode == 0
+    assert shell(f'"$PROGRAM" -m hpcbinder {arguments} 2>&-', tmp_path).returncode == 0
+
+
+def test_messages_never_go_where_the_result_is_expected(tmp_path: Path) -> None:
+    done = shell('"$PROGRAM" -m hpcbinder show nothing --json 2>&-', tmp_path)
+    assert (done.returncode, done.stdout) == (8, "")
+
+
+@pytest.mark.parametrize("arguments", ["list", "config --json", "plan ."])
+def test_a_full_disk_below_stdout_is_one_line(tmp_path: Path, arguments: str) -> None:
+    done = shell(f'"$PROGRAM" -m hpcbinder {arguments} --json-logs >/dev/full', tmp_path)
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert done.returncode == 1
+    assert last["message"] == "cannot write: No space left on device"
+
+
+@pytest.mark.parametrize("arguments", ["plan .", "register x --kernel --prefix p", "build . --prefix p"])
+def test_a_working_directory_that_is_gone_is_one_line(tmp_path: Path, arguments: str) -> None:
+    done = shell(f'mkdir gone; cd gone; rmdir ../gone; exec "$PROGRAM" -m hpcbinder {arguments}', tmp_path)
+    assert "the working directory is gone" in done.stderr
+    assert done.returncode == 2
+
+
+def test_a_repository_as_deep_as_can_be_leaves_nothing_behind(tmp_path: Path) -> None:
+    def git(*arguments: str, text: str = "") -> str:
+        command = ["git", "-C", str(tmp_path / "repo"), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout.strip()
+
+    subprocess.run(["git", "init", "--quiet", str(tmp_path / "repo")], check=True)
+    tree = git("mktree", text=f"100644 blob {git('hash-object', '-w', '--stdin')}\tf\n")
+    for _ in range(1200):
+        tree = git("mktree", text=f"040000 tree {tree}\ta\n")
+    git("update-ref", "HEAD", git("commit-tree", "-m", "x", tree))
+    (tmp_path / "tmp").mkdir()
+    done = shell(f'"$PROGRAM" -m hpcbinder plan "file://{tmp_path}/repo"', tmp_path, TMPDIR=str(tmp_path / "tmp"))
+    assert "nested more than" in done.stderr
+    assert done.returncode == 4
+    assert list((tmp_path / "tmp").iterdir()) == []

@@ -64,7 +64,7 @@ def test_a_failing_step_is_named_with_its_last_words() -> None:
     log, lines = read(DOCKER_20_10)
     assert str(log.failure(1)) == (
         "step python/dependencies failed with exit status 1: error: No solution found when resolving dependencies: / "
-        "╰─▶ Because nonesuch was not found in the package registry"
+        "╰─▶ Because nonesuch was not found in the package registry (--debug shows all of its output)"
     )
     assert lines == [
         "python/dependencies",
@@ -74,10 +74,20 @@ def test_a_failing_step_is_named_with_its_last_words() -> None:
     ]
 
 
+def test_a_cause_that_uv_names_is_told_too() -> None:
+    log, _ = read(
+        f"#5 [2/4] {RUN}\n#5 1.5 error: No solution found when resolving dependencies\n"
+        "#5 1.5   cause: Because there is no version of six==99.0, your requirements are unsatisfiable.\n"
+        "#5 ERROR: executor failed running [/bin/sh]: exit code: 1\n"
+    )
+    assert "there is no version of six==99.0" in str(log.failure(1))
+
+
 def test_the_same_from_buildx() -> None:
     log, lines = read(BUILDX)
     assert str(log.failure(1)) == (
-        "step python/dependencies failed with exit status 100: E: Unable to locate package nonesuch"
+        "step python/dependencies failed with exit status 100: E: Unable to locate package nonesuch "
+        "(--debug shows all of its output)"
     )
     assert lines == ["python/dependencies", "python/dependencies | E: Unable to locate package nonesuch"]
 

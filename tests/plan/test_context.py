@@ -39,6 +39,24 @@ def text(raw: bytes, name: str) -> str:
         return file.read().decode()
 
 
+def test_links_to_folders_among_what_a_step_reads_stay_links(tmp_path: Path) -> None:
+    (tmp_path / "data/v1").mkdir(parents=True)
+    (tmp_path / "data/current").symlink_to("v1")
+    (tmp_path / "data/nowhere").symlink_to("gone")
+    (tmp_path / "data/outside").symlink_to("/etc")
+    (tmp_path / "data/top").symlink_to("..")
+    (tmp_path / "shared.txt").write_text("content")
+    (tmp_path / "data/file").symlink_to("../shared.txt")
+    files = {"data/v1/x": "1", "postBuild": "#!/bin/sh\n# hpcbinder: reads = data/\n"}
+    plan = plan_of(tmp_path, files)
+    step = next(f"steps/{number:02d}" for number, step in enumerate(plan.steps) if step.name == "postbuild/run")
+    raw = context(plan, tmp_path)
+    found = entries(raw)
+    links = {name: found[f"{step}/repo/data/{name}"].linkname for name in ("current", "nowhere", "outside", "top")}
+    assert links == {"current": "v1", "nowhere": "gone", "outside": "/etc", "top": ".."}
+    assert text(raw, f"{step}/repo/data/file") == "content"
+
+
 def test_what_is_in_a_context(tmp_path: Path) -> None:
     files = {
         "requirements.txt": "numpy",

@@ -265,3 +265,8 @@ def test_twenty_thousand_files_are_planned(tmp_path: Path, tree: str | None) -> 
     plan = make_plan(checkout_of(tmp_path, tree=tree), packs=packs, suite="bookworm", architecture="amd64")
     assert len(plan.id) > 12
     assert plan.content.files == 20_002
+
+
+def test_a_key_of_endless_parts_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DetectError, match=r"pyproject.toml:2: malformed TOML: a line with more than 1000 dots"):
+        plan_of(tmp_path, {"pyproject.toml": "[project]\n" + ".".join(["a"] * 100_000) + " = 1\n"})

@@ -234,6 +234,12 @@ def test_a_pack_that_is_no_program(site: Path, repo: Path, program: str, message
         plan_of(repo, packs=[site])
 
 
+def test_a_search_path_out_of_reach_is_told(tmp_path: Path) -> None:
+    # Stands for a folder that others closed, which root could enter all the same.
+    with pytest.raises(DetectError, match="cannot be read: File name too long"):
+        load_packs([tmp_path / ("x" * 300)])
+
+
 def test_loading_packs_runs_none_of_their_code(site: Path, tmp_path: Path) -> None:
     text = 'api = 1\nname = "x"\nversion = "1"\nsummary = "s"\n'
     fill(site, {"x/buildpack.toml": text, "x/pack.py": f"open({str(tmp_path / 'canary')!r}, 'w')\n"})

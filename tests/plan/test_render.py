@@ -156,12 +156,31 @@ def test_variables_of_a_step_are_quoted_for_its_shell(tmp_path: Path) -> None:
     value = "a'b\"c$(touch canary)\\`x`"
     step = Step(Stage.SYSTEM, "x/y", "r", 'printf %s "$X"', env={"X": value})
     script = run_script(step)
-    assert script.startswith(PRELUDE)
-    program = script[len(PRELUDE) :]
+    program = script.partition(PRELUDE)[2]
     done = subprocess.run(["/bin/sh", "-eu", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == value
     assert list(tmp_path.iterdir()) == []
     assert shlex.quote(value) in script
+
+
+def test_a_step_with_credentials_runs_no_program_that_a_wheel_brought(tmp_path: Path) -> None:
+    # `settle` calls find and touch; a wheel may hold scripts of these names, which land in /opt/env/bin.
+    plan = plan_of(
+        tmp_path, {"requirements.txt": "x @ https://example.org/x-1-py3-none-any.whl", "postBuild": "#!/bin/sh"}
+    )
+    first = {step.name: run_script(step).partition(PRELUDE)[0] for step in plan.steps}
+    assert {step.name for step in plan.steps if step.runs_repository_code} == {"python/packages", "postbuild/run"}
+    for step in plan.steps:
+        done = subprocess.run(
+            ["/bin/sh", "-euc", first[step.name] + 'echo "$PATH"'],
+            env={"PATH": ":".join(plan.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        folders = done.stdout.strip().split(":")
+        assert ("/opt/env/bin" in folders) is step.runs_repository_code, step.name
+        assert {"/usr/bin", "/bin"} <= set(folders)
 
 
 def test_readable_and_timeless_touch_only_what_needs_it(tmp_path: Path) -> None:

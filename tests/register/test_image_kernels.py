@@ -138,3 +138,28 @@ KEYS = ["argv", "display_name", "language", "env", "interrupt_mode", "metadata"]
 def test_no_kernelspec_can_break_it(text: bytes) -> None:
     kernel = _kernel(Anything(text), "/folder", "k", {})  # type: ignore[arg-type]
     assert kernel is None or kernel.argv
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"NaN",
+        b'{"a": NaN}',
+        b'{"a": [-Infinity]}',
+        b'{"a": 1e999}',
+        b'{"a": ' + b"[" * 400 + b"]" * 400 + b"}",
+    ],
+)
+def test_metadata_that_no_record_could_hold_is_left_out(tmp_path: Path, metadata: bytes) -> None:
+    text = spec()[:-1] + b', "metadata": ' + metadata + b"}"
+    with image_of(tmp_path, {f"{OPT}/k/kernel.json": text}) as image:
+        (kernel,) = image_kernels(image)
+    assert kernel.metadata == {}
+
+
+def test_a_kernel_cannot_choose_who_starts_it_on_the_host(tmp_path: Path) -> None:
+    # jupyter_client starts a kernel through the provisioner that its kernelspec's metadata names.
+    metadata = {"debugger": True, "kernel_provisioner": {"provisioner_name": "other", "config": {"x": 1}}}
+    with image_of(tmp_path, {f"{OPT}/k/kernel.json": spec(metadata=metadata)}) as image:
+        (kernel,) = image_kernels(image)
+    assert kernel.metadata == {"debugger": True}

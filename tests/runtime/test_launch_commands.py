@@ -12,7 +12,7 @@ from hpcbinder.errors import RunError
 from hpcbinder.runtime import Command, Runtime, RuntimeImage, command
 from hpcbinder.runtime.launch.main import prepare
 from hpcbinder.runtime.launch.runtimes import runtime
-from hpcbinder.runtime.launch.values import LaunchError, Request
+from hpcbinder.runtime.launch.values import LaunchError, Request, parse_bind
 
 ENTRYPOINT = "/opt/hpcbinder/bin/entrypoint"
 IMAGE = RuntimeImage("x-1", "/store/x-1/x.img", ENTRYPOINT, {"PATH": "/opt/env/bin"}, ("/mnt/0", "/mnt/1"))
@@ -204,6 +204,24 @@ def test_docker(tmp_path: Path) -> None:
     assert "--env=TOKEN" in got.argv
     assert got.argv[-4:] == ("hpcbinder/x:1", "python", "-f", f"{tmp_path}/kernel.json")
     assert got.cleanup[:3] == ("/usr/bin/docker", "rm", "--force")
+
+
+def test_docker_is_never_told_two_mounts_at_one_place(tmp_path: Path) -> None:
+    def mounts(request: Request) -> list[str]:
+        words = told("docker", request, RuntimeImage("x-1", "hpcbinder/x:1")).argv
+        return [word for word in words if word.startswith(("--tmpfs", "--volume"))]
+
+    home = "--volume=/home/alice:/home/alice"
+    assert mounts(Request(("x",), "/home/alice", HOST)) == ["--tmpfs=/tmp:exec,mode=1777", home]
+    assert mounts(Request(("x",), "/tmp", HOST)) == [home, "--volume=/tmp:/tmp"]
+    assert mounts(Request(("x",), "/tmp", HOST, binds=(parse_bind(f"{tmp_path}:/tmp"),)))[:2] == [
+        f"--volume={tmp_path}:/tmp",
+        home,
+    ]
+    assert mounts(Request(("x",), "/home/alice", HOST, binds=(parse_bind(f"{tmp_path}:/home/alice"),))) == [
+        "--tmpfs=/tmp:exec,mode=1777",
+        f"--volume={tmp_path}:/home/alice",
+    ]
 
 
 @pytest.mark.parametrize("name", list(PROGRAMS))

@@ -143,7 +143,7 @@ def test_a_login_in_the_url_serves_and_stays_nowhere(
         thread.join()
     assert checkout.commit == head
     assert checkout.source == f"http://127.0.0.1:{port}/private/Wave%20Forms.git"
-    assert any(b"remote-http" in command for command in commands)
+    assert any(b"git\0" in command or b"/git" in command for command in commands)  # the watch was awake
     told = " ".join(listener.lines) + repr(checkout) + b"".join(commands).decode("utf-8", "replace")
     written = b"".join(p.read_bytes() for p in [*workdir.rglob("*"), *home.rglob("*")] if p.is_file())
     for secret in ("ge@heim", "ge%40heim", LOGIN.split()[1]):
@@ -301,3 +301,14 @@ def test_ssh_without_a_key_is_one_line(
         "git@example.org:a/b: needs a login that git does not have, or there is no such repository: "
         "git@example.org: Permission denied (publickey)."
     )
+
+
+def test_why_ssh_could_not_connect_is_told(
+    workdir: Path, listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh = tmp_path / "ssh"  # OpenSSH ends its lines like this
+    ssh.write_text("#!/bin/sh\nprintf 'ssh: connect to host x port 22: Connection refused\\r\\n' >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
+    with pytest.raises(FetchError, match="cannot reach the server: ssh: .*Connection refused"):
+        fetch("git@example.org:a/b", ref=None, subdir=None, workdir=workdir, reporter=listener)

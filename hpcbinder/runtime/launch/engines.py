@@ -24,14 +24,13 @@ class Docker:
         gpu = {"nvidia": ("--gpus=all",), "rocm": ("--device=/dev/kfd", "--device=/dev/dri"), "none": ()}[request.gpu]
         options = (
             f"--user={os.getuid()}:{os.getgid()}",
-            "--tmpfs=/tmp:exec,mode=1777",
             "--security-opt=no-new-privileges",
             "--cap-drop=ALL",
             # PID 1 without a handler ignores SIGTERM; docker-init is a normal process' parent.
             "--init",
             *gpu,
         )
-        return _run(self.program, options, image, request)
+        return _run(self.program, options, image, request, tmp=("--tmpfs=/tmp:exec,mode=1777",))
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,9 @@ class PodmanHpc:
         return _run(self.program, ("--gpu",) if request.gpu == "nvidia" else (), image, request)
 
 
-def _run(program: str, options: tuple[str, ...], image: Image, request: Request) -> Command:
+def _run(
+    program: str, options: tuple[str, ...], image: Image, request: Request, *, tmp: tuple[str, ...] = ()
+) -> Command:
     host = dict(request.environ)
     notes: list[str] = []
     binds: list[Bind] = []
@@ -57,11 +58,17 @@ def _run(program: str, options: tuple[str, ...], image: Image, request: Request)
         else:
             notes.append(f"{bind.source} is not on this machine: not bound")
     for folder in (host["HOME"], request.cwd, *map(os.path.dirname, request.files.values())):
-        if folder == "/" or any(bind.source == bind.target and under(folder, bind.target) for bind in binds):
+        # Both engines refuse two mounts at one place: what a site binds there counts.
+        shown = any(
+            folder == bind.target or bind.source == bind.target and under(folder, bind.target) for bind in binds
+        )
+        if folder == "/" or shown:
             continue
         if not bindable(folder):
             raise LaunchError(f"{folder!r} cannot be bound into an image: its name has a colon, a comma or a line end")
         binds.append(Bind(folder, folder))
+    if any(bind.target == "/tmp" for bind in binds):
+        tmp = ()  # who works in /tmp, or has it bound, wants the host's
     # `--env NAME` alone takes the value from the client's environment: values stay out of argv.
     names = sorted({*allowed(host, request.environment, image.env), "HOME"} - request.env.keys())
     name = f"hpcbinder-{os.urandom(8).hex()}"
@@ -71,6 +78,7 @@ def _run(program: str, options: tuple[str, ...], image: Image, request: Request)
             *(program, "run", "--rm", f"--name={name}", "--read-only", "--network=host"),
             *terminal,
             *options,
+            *tmp,
             *(f"--volume={bind}" for bind in binds),
             f"--workdir={request.cwd}",
             *(f"--env={name}" for name in names),
