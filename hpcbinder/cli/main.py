@@ -119,8 +119,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("interrupted", 130, json_logs=session.json_logs)
     except BrokenPipeError:
-        # The reader went away (`hpcbinder list | head`): nothing is wrong, and stdout must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # The reader went away (`hpcbinder list | head`): nothing is wrong.
+        _give_up_stdout()
         sys.exit(0)
     except Exception as error:
         _trace(session)
@@ -151,12 +151,18 @@ def _complete_streams() -> None:
 def _fail_for_the_world(error: OSError, *, json_logs: bool) -> None:
     """Fail for what is nobody's bug and can happen to every command; return if it is something else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _give_up_stdout()
         where = f" {error.filename}" if error.filename else ""
         _fail(f"cannot write{where}: {error.strerror}", 1, json_logs=json_logs)
     try:
         os.getcwd()  # noqa: PTH109
     except OSError:
         _fail("the working directory is gone (change to another one)", 2, json_logs=json_logs)
+
+
+def _give_up_stdout() -> None:
+    """What is still buffered goes nowhere: Python would complain about it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _fail(message: str, status: int, *, json_logs: bool) -> None:

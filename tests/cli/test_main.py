@@ -116,6 +116,7 @@ def test_every_command_of_the_readme_exists() -> None:
 
 def shell(line: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HPCBINDER_STORE_PATH": str(cwd / "store"), "PROGRAM": sys.executable, **variables}
+    environment.pop("PYTHONUNBUFFERED", None)  # buffered output fails late, at exit
     return subprocess.run(["/bin/sh", "-c", line], cwd=cwd, capture_output=True, text=True, env=environment)
 
 
