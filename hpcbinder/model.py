@@ -91,6 +91,100 @@ class Cache:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """Packages that a step is to install, as the repository asks for them: what is resolved before anything is built.
+
+    Attributes:
+        ecosystem: `pypi`.
+        requirements: PEP 508 lines (names for the index, https URLs of wheels), some with `--hash=…` behind them.
+        constraints: Lines of the same kind that only limit versions.
+        elsewhere: Normalised names that come from elsewhere than the index (a git requirement, the repository's own
+            project): never taken from the index, even if something depends on them.
+        prereleases: Pre-releases are wanted too.
+        python: Full version of the image's interpreter, `X.Y.Z`.
+        architecture: OCI name (`amd64`).
+        suite: Debian suite of the base, whose C library the wheels must run with.
+        source: The repository (URL or folder, and subdirectory): what was resolved for it before is kept where it can
+            be. No part of what identifies a resolution.
+    """
+
+    ecosystem: str
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...]
+    elsewhere: tuple[str, ...]
+    prereleases: bool
+    python: str
+    architecture: str
+    suite: str
+    source: str
+
+
+@dataclass(frozen=True)
+class LockedPackage:
+    """One package of a lock.
+
+    Attributes:
+        name: Normalised (PEP 503).
+        version: As the index has it.
+        hashes: `sha256:…` of the files that may be taken for it, sorted; at least one.
+        url: https URL of the wheel if it does not come from the index, else "".
+    """
+
+    name: str
+    version: str
+    hashes: tuple[str, ...]
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What an install step installs, exactly, for one interpreter and platform: wheels only, each with its hashes.
+
+    Attributes:
+        ecosystem: `pypi`.
+        origin: `resolved`, or the repository's lock file it was read from.
+        python: `X.Y` it holds for.
+        platform: What it holds for, as uv names it (`x86_64-manylinux_2_36`).
+        packages: Sorted by name.
+        layers: Names of the packages in the order of the layers they are unpacked in: first those an environment made
+            before has already, then what this one adds. Together they are all of `packages`.
+        unresolved: Normalised names of packages that cannot be had as wheels: they are built in the image's own build,
+            with what is locked as constraints.
+    """
+
+    ecosystem: str
+    origin: str
+    python: str
+    platform: str
+    packages: tuple[LockedPackage, ...]
+    layers: tuple[tuple[str, ...], ...]
+    unresolved: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Python:
+    """An interpreter that an image's environment can have.
+
+    Attributes:
+        version: `X.Y`.
+        full: `X.Y.Z`.
+        suite: Debian suite of the base it is in.
+        origin: `debian` (the base's own), `folder` (of interpreters, from the configuration), `image` (of a registry).
+        executable: Its path in the image.
+        source: Folder on this machine or image reference it comes from; "" for Debian's own.
+        digest: Identity of its files (`sha256:…`); "" for Debian's own.
+    """
+
+    version: str
+    full: str
+    suite: str
+    origin: str
+    executable: str = "/usr/bin/python3"
+    source: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
 class Step:
     """One layer of the image: a script and what it reads. Nothing of it is ever interpolated into a Dockerfile.
 
@@ -110,6 +204,9 @@ class Step:
             cache that others share.
         into_repo: True if `reads` are also left in the image at /srv/repo before the script runs there (as its
             working directory).
+        apart: Folders of the image (`/opt/env`) that the step fills apart from the others: it runs on the image as it
+            is before the first step of its stage, and then what it made there is copied in. So nothing that other
+            steps of the stage installed runs with its credentials, and its layer holds only what it adds.
     """
 
     stage: Stage
@@ -122,6 +219,7 @@ class Step:
     caches: tuple[Cache, ...] = ()
     runs_repository_code: bool = False
     into_repo: bool = False
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,7 +248,7 @@ class BaseRef:
     Attributes:
         name: `debian:bookworm`.
         suite: Debian suite.
-        python: `3.11`, the interpreter it has.
+        python: `3.11`, Debian's own interpreter in it, which the notebook server runs on.
         architecture: OCI name: amd64, arm64.
         variant: Version of our own recipe for it; part of every fingerprint.
     """
@@ -200,6 +298,10 @@ class Plan:
     labels: Mapping[str, str]
     packs: tuple[PackRef, ...]
     decisions: tuple[Decision, ...]
+    python: Python
+    """The environment's interpreter."""
+    locks: tuple[Lock, ...] = ()
+    """What was resolved before the build; the steps that install it hold it as data."""
 
     @property
     def id(self) -> str:
@@ -212,6 +314,7 @@ class Plan:
             "commit": self.commit,
             "subdir": self.subdir,
             "base": self.base,
+            "python": self.python,
             "steps": [dataclasses.replace(step, reason="") for step in self.steps],
             "content": self.content.digest,
             "env": self.env,
@@ -297,4 +400,5 @@ class Entry:
     timings: Mapping[str, float]
     size: int
     created: int
+    locks: tuple[Lock, ...] = ()
     registered: tuple[RegisteredKernel, ...] = ()

@@ -72,7 +72,7 @@ def _environment(draft: Draft) -> None:
     draft.add_step(
         Stage.INTERPRETER,
         "environment",
-        f"an empty environment for Python {draft.suite.python}",
+        f"an empty environment for Python {draft.python.version}",
         draft.script("environment.sh"),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hpcbinder.plan import SUITES, DetectError, Draft, Repo, served, show
+from hpcbinder.plan import DetectError, Draft, Repo, served, show
 
 from .project import Project
 
@@ -13,39 +13,37 @@ _RUNTIME = re.compile(r"python-(?P<version>[0-9]+(\.[0-9]+){0,2})\Z")
 
 
 def choose_python(repo: Repo, draft: Draft, projects: Sequence[Project]) -> None:
-    """Choose the suite that has the wanted Python.
+    """Choose the interpreter that fits.
 
     Raises:
         DetectError: None has it, or two files contradict each other.
     """
     asked = _runtime(repo, draft)
-    candidates = list(dict.fromkeys((draft.suite.name, *SUITES)))
+    candidates = list(draft.pythons)
     if asked is not None:
         path, version = asked
-        candidates = [name for name in candidates if SUITES[name].python == version]
+        candidates = [python for python in candidates if python.version == version]
         if not candidates:
             raise DetectError(
                 f"asks for Python {version}, which no base has",
                 where=f"{path}:1",
-                hint=f"there is Python {served()}; write one of them if the code runs with it",
+                hint=f"there is Python {served(draft.pythons)}; write one of them if the code runs with it",
             )
     for project in projects:
         if project.requires_python is None:
             continue
-        fits = [
-            name for name in candidates if project.requires_python.contains(SUITES[name].python_full, prereleases=True)
-        ]
+        fits = [python for python in candidates if project.requires_python.contains(python.full, prereleases=True)]
         if not fits:
             other = f"but {asked[0]} asks for {asked[1]}" if asked else "which no base has"
-            if not asked and len(candidates) < len(SUITES):
+            if not asked and len(candidates) < len(draft.pythons):
                 other = "but another project of the repository needs another"
             raise DetectError(
                 f"needs Python {project.requires_python}, {other}",
                 where=project.requires_python_where,
-                hint=f"there is Python {served()}",
+                hint=f"there is Python {served(draft.pythons)}",
             )
         candidates = fits
-    draft.choose_suite(candidates[0])
+    draft.choose_python(candidates[0])
 
 
 def _runtime(repo: Repo, draft: Draft) -> tuple[str, str] | None:
@@ -72,9 +70,9 @@ def _runtime(repo: Repo, draft: Draft) -> tuple[str, str] | None:
             raise DetectError(
                 f"asks for Python {parts[0]}, which no base has",
                 where=f"{show(path)}:1",
-                hint=f"there is Python {served()}",
+                hint=f"there is Python {served(draft.pythons)}",
             )
-        draft.used(path, f"any Python 3: {draft.suite.python}")
+        draft.used(path, f"any Python 3: {draft.python.version}")
         return None
     version = ".".join(parts[:2])
     if len(parts) == 3:

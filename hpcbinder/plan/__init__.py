@@ -4,9 +4,9 @@ This is also the API that buildpacks are written against (docs/buildpacks.md): t
 """
 
 from hpcbinder.errors import DetectError
-from hpcbinder.model import Stage
+from hpcbinder.model import Lock, LockedPackage, Python, Stage
 from hpcbinder.plan.context import context_listing, write_context
-from hpcbinder.plan.draft import Draft, SystemPackage
+from hpcbinder.plan.draft import Draft, Resolver, SystemPackage
 from hpcbinder.plan.explain import explain
 from hpcbinder.plan.make import make_plan
 from hpcbinder.plan.packs import Pack, load_packs
@@ -22,8 +22,12 @@ __all__ = [
     "DetectError",
     "Draft",
     "Item",
+    "Lock",
+    "LockedPackage",
     "Pack",
+    "Python",
     "Repo",
+    "Resolver",
     "Stage",
     "Suite",
     "SystemPackage",

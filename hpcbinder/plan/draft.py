@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcbinder.errors import DetectError
-from hpcbinder.model import Cache, Decision, Stage, Step
+from hpcbinder.model import Cache, Decision, Lock, Python, Stage, Step, Wanted
 from hpcbinder.plan.repo import Repo
-from hpcbinder.plan.suites import SUITES, Suite
 
 WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
@@ -36,11 +35,20 @@ class SystemPackage:
     pack: str
 
 
+Resolver = Callable[[Wanted], Lock]
+"""Finds the versions of what is wanted without running any of it; raises DetectError where there are none that fit."""
+
+
 @dataclass
 class Shared:
     """What all packs of one plan write on together."""
 
-    suite: Suite
+    pythons: tuple[Python, ...]
+    python: Python
+    architecture: str
+    source: str
+    resolver: Resolver | None = None
+    locks: list[Lock] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     system: list[SystemPackage] = field(default_factory=list)
@@ -65,13 +73,57 @@ class Draft:
         self._shared = shared
 
     @property
-    def suite(self) -> Suite:
-        """The Debian release the image will stand on, as chosen so far."""
-        return self._shared.suite
+    def pythons(self) -> tuple[Python, ...]:
+        """The interpreters an image can have here, most wanted first where the repository does not care."""
+        return self._shared.pythons
 
-    def choose_suite(self, name: str) -> None:
-        """Stand on another release (one of `hpcbinder.plan.SUITES`)."""
-        self._shared.suite = SUITES[name]
+    @property
+    def python(self) -> Python:
+        """The environment's interpreter, as chosen so far."""
+        return self._shared.python
+
+    def choose_python(self, python: Python) -> None:
+        """Take another interpreter, one of `pythons`; the base it is in comes with it."""
+        self._shared.python = python
+
+    def resolve(
+        self,
+        requirements: Sequence[str],
+        *,
+        constraints: Sequence[str] = (),
+        elsewhere: Collection[str] = (),
+        prereleases: bool = False,
+    ) -> Lock | None:
+        """Find the exact versions of Python packages now, before anything is built. See `Wanted` for the arguments.
+
+        Returns:
+            The lock, which is then part of the plan; None if nothing is to be resolved ahead (`--no-lock`): the build
+            then finds the versions.
+
+        Raises:
+            DetectError: No versions fit together.
+        """
+        if self._shared.resolver is None:
+            return None
+        lock = self._shared.resolver(
+            Wanted(
+                ecosystem="pypi",
+                requirements=tuple(requirements),
+                constraints=tuple(constraints),
+                elsewhere=tuple(sorted(elsewhere)),
+                prereleases=prereleases,
+                python=self.python.full,
+                architecture=self._shared.architecture,
+                suite=self.python.suite,
+                source=self._shared.source,
+            )
+        )
+        self._shared.locks.append(lock)
+        return lock
+
+    def add_lock(self, lock: Lock) -> None:
+        """Make a lock that was read from a file of the repository part of the plan."""
+        self._shared.locks.append(lock)
 
     def script(self, name: str) -> str:
         """Text of a shell script in the buildpack's folder.
@@ -145,6 +197,7 @@ class Draft:
         caches: Collection[str] = (),
         runs_repository_code: bool = False,
         into_repo: bool = False,
+        apart: Collection[str] = (),
     ) -> None:
         """Add a layer. Steps run in the order of their stages; within one, in the order they were added.
 
@@ -160,6 +213,7 @@ class Draft:
                 run nothing of the repository's choosing.
             runs_repository_code: Code of the repository, or code that it names, runs in it.
             into_repo: `reads` stay in the image at `/srv/repo`, where the script then runs.
+            apart: Folders that the step fills apart from the other steps of its stage (see `Step`).
 
         Raises:
             DetectError: A value that does not fit.
@@ -192,6 +246,7 @@ class Draft:
                 caches=tuple(Cache(cache, cache) for cache in sorted(set(caches))),
                 runs_repository_code=runs_repository_code,
                 into_repo=into_repo,
+                apart=tuple(sorted(set(apart))),
             )
         )
 

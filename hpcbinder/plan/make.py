@@ -7,13 +7,13 @@ from collections.abc import Collection, Sequence
 
 from hpcbinder.contract import ENV_PREFIX, LABEL_PREFIX, MANIFEST, REPO_DIR
 from hpcbinder.errors import DetectError, UsageError
-from hpcbinder.model import BaseRef, Checkout, Decision, PackRef, Plan, Stage
+from hpcbinder.model import BaseRef, Checkout, Decision, PackRef, Plan, Python, Stage
 from hpcbinder.plan.content import content_of
-from hpcbinder.plan.draft import Draft, Shared
+from hpcbinder.plan.draft import Draft, Resolver, Shared
 from hpcbinder.plan.packs import Pack, Refusal
 from hpcbinder.plan.repo import IGNORE_FILES, Repo, open_repo
 from hpcbinder.plan.server import SERVER_BIN, SERVER_ENV, server_step
-from hpcbinder.plan.suites import BASE_VARIANT, SUITES
+from hpcbinder.plan.suites import BASE_VARIANT, SUITES, debian_pythons
 from hpcbinder.plan.tree import show
 from hpcbinder.text import printable
 
@@ -51,8 +51,10 @@ def make_plan(
     suite: str,
     architecture: str,
     without: Collection[str] = (),
+    pythons: Sequence[Python] = (),
+    resolver: Resolver | None = None,
 ) -> Plan:
-    """Decide what would be built. Runs no code of the repository and asks no network.
+    """Decide what would be built. Runs no code of the repository, and asks no network but through the resolver.
 
     Args:
         checkout: The repository's files.
@@ -60,6 +62,8 @@ def make_plan(
         suite: Debian release to stand on where the repository does not say; one of `SUITES`.
         architecture: OCI name (`amd64`, `arm64`).
         without: Names of packs that must not take part.
+        pythons: Interpreters besides those of Debian's suites.
+        resolver: Finds versions before anything is built; None leaves that to the build.
 
     Raises:
         DetectError: The repository asks for what cannot be done, or in a way that cannot be read.
@@ -72,22 +76,24 @@ def make_plan(
         raise UsageError(f"no buildpack '{printable(unknown[0])}' to leave out", hint=f"there are {known}")
     taking_part = [pack for pack in packs if pack.name not in without]
     repo = open_repo(checkout)
-    shared = Shared(SUITES[suite])
+    available = (*debian_pythons(suite), *pythons)
+    where = f"{checkout.source}#{checkout.subdir}"
+    shared = Shared(available, available[0], architecture, where, resolver)
     _refuse(taking_part, repo, shared)
     for pack in taking_part:
         pack.plan(repo, Draft(repo, shared, pack.name, pack.folder))
     _check_system(shared)
     steps = (
-        server_step(shared.suite.python),
+        server_step(SUITES[shared.python.suite].python),
         *sorted(shared.steps, key=lambda step: _STAGES.index(step.stage)),
     )
     decided = _decisions(packs, without, repo, shared)
     used_packs = {step.name.split("/")[0] for step in steps} | {d.pack for d in decided if d.used}
     refs = tuple(pack.ref for pack in taking_part if pack.name in used_packs)
     base = BaseRef(
-        name=f"debian:{shared.suite.name}",
-        suite=shared.suite.name,
-        python=shared.suite.python,
+        name=f"debian:{shared.python.suite}",
+        suite=shared.python.suite,
+        python=SUITES[shared.python.suite].python,
         architecture=architecture,
         variant=BASE_VARIANT,
     )
@@ -108,6 +114,8 @@ def make_plan(
         labels=_labels(checkout, refs, base, shared),
         packs=refs,
         decisions=decided,
+        python=shared.python,
+        locks=tuple(shared.locks),
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from hpcbinder.model import Python
 
 BASE_VARIANT = "1"
 """Version of our own recipe for a base (hpcbinder.bases): raise it when that recipe changes what is in the base."""
@@ -29,6 +32,16 @@ SUITES = {
 }
 
 
-def served() -> str:
+def debian_pythons(suite: str) -> tuple[Python, ...]:
+    """The suites' own interpreters, that of the wanted suite first."""
+    names = dict.fromkeys((suite, *SUITES))
+    return tuple(Python(SUITES[name].python, SUITES[name].python_full, name, "debian") for name in names)
+
+
+def served(pythons: Iterable[Python]) -> str:
     """`3.11 (Debian bookworm) or 3.13 (Debian trixie)`, for a message."""
-    return " or ".join(f"{suite.python} (Debian {suite.name})" for suite in SUITES.values())
+    return " or ".join(f"{python.version} ({_place(python)})" for python in pythons)
+
+
+def _place(python: Python) -> str:
+    return f"Debian {python.suite}" if python.origin == "debian" else python.source
