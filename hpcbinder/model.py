@@ -302,6 +302,10 @@ class Plan:
     """The environment's interpreter."""
     locks: tuple[Lock, ...] = ()
     """What was resolved before the build; the steps that install it hold it as data."""
+    mpi: str | None = None
+    """ABI of the MPI in it, `openmpi` or `mpich`."""
+    gpu: str | None = None
+    """GPU that its packages are for, `nvidia` or `rocm`."""
 
     @property
     def id(self) -> str:

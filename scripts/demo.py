@@ -1,7 +1,8 @@
 """From a link to a running notebook, on this machine (`make demo`).
 
-Serves examples/chirp from a git server on loopback, builds from that URL, and runs its notebook through the kernel that
-came out: as an ordinary user, in Apptainer or Charliecloud, with no network but `lo`. Everything it makes is in .demo/.
+Serves the examples from a git server on loopback, builds each from its URL, and runs its notebook through the kernel
+that came out: as an ordinary user, in Apptainer or Charliecloud, with no network but `lo`. Everything it makes is in
+.demo/.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ HPCBINDER = ROOT / ".venv" / "bin" / "hpcbinder"
 PORT = 4817
 """Of the git server: the same in every run, since the URL is part of an image's identity."""
 
+EXAMPLES = {"chirp": "A chirp in the noise", "tsunami": "A wave over the sea"}
+"""Folder below examples/, with a notebook of the same name -> its title."""
+
 RUNNER = """
 import os, sys, nbformat
 from nbclient import NotebookClient
@@ -45,33 +49,42 @@ for cell in notebook.cells:
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("examples", nargs="*", metavar="EXAMPLE", help=f"{' or '.join(EXAMPLES)} (default: all)")
     parser.add_argument("--runtime", default="auto", help="apptainer or charliecloud instead of what is found")
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.examples if name not in EXAMPLES]:
+        parser.error(f"no example {unknown[0]!r}: there are {', '.join(EXAMPLES)}")
     os.umask(0o022)
     start = time.monotonic()
-    timings: dict[str, float] = {}
+    timings: dict[str, dict[str, float]] = {}
+    executed: dict[str, tuple[str, Path]] = {}
 
     step("the machine: packages that are missing, and a container engine of our own")
-    mark = time.monotonic()
     host = start_engine()
-    timings["set up"] = time.monotonic() - mark
+    set_up = time.monotonic() - start
     try:
-        kernel = build(host, arguments.runtime, timings)
-        step("run the notebook through the kernel: an ordinary user, no network but lo")
-        mark = time.monotonic()
-        executed = run_notebook(kernel)
-        timings["notebook"] = time.monotonic() - mark
+        for example in arguments.examples or EXAMPLES:
+            timings[example] = {}
+            kernel = build(example, host, arguments.runtime, timings[example])
+            step(f"run {example}.ipynb through the kernel: an ordinary user, no network but lo")
+            mark = time.monotonic()
+            executed[example] = kernel["id"], run_notebook(example, kernel)
+            timings[example]["notebook"] = time.monotonic() - mark
     finally:
         rig("down", "dockerd")
 
     step("done")
-    for phase, seconds in timings.items():
-        print(f"    {phase:<10}{seconds:8.1f} s")
+    print(f"    {'set up':<10}{set_up:8.1f} s")
+    for example, phases in timings.items():
+        print(
+            f"    {example:<10}{sum(phases.values()):8.1f} s  ({', '.join(f'{k} {v:.1f}' for k, v in phases.items())})"
+        )
     print(f"    {'in all':<10}{time.monotonic() - start:8.1f} s")
-    print(f"\nThe executed notebook:  {executed}")
-    print(f"JupyterLab on it:       {HPCBINDER} --store {DEMO}/store run {kernel['id']}")
-    print(f"What is in it, and why: {HPCBINDER} --store {DEMO}/store show {kernel['id']}")
-    print(f"All of it away again:   rm -rf {DEMO}")
+    for example, (id_, notebook) in executed.items():
+        print(f"\n{example}: the executed notebook is {notebook}")
+        print(f"    JupyterLab on it:       {HPCBINDER} --store {DEMO}/store run {id_}")
+        print(f"    What is in it, and why: {HPCBINDER} --store {DEMO}/store show {id_}")
+    print(f"\nAll of it away again: rm -rf {DEMO}")
 
 
 def step(text: str) -> None:
@@ -102,13 +115,13 @@ def start_engine() -> str:
     return host
 
 
-def build(host: str, runtime: str, timings: dict[str, float]) -> dict[str, str]:
-    """Serve the example and build it from its URL; returns the image's id and its kernel's name and folder."""
+def build(example: str, host: str, runtime: str, timings: dict[str, float]) -> dict[str, str]:
+    """Serve an example and build it from its URL; returns the image's id and its kernel's name and folder."""
     (DEMO / "git").mkdir(exist_ok=True)
-    repository = DEMO / "git" / "chirp.git"
-    commit = commit_folder(ROOT / "examples" / "chirp", repository, message="A chirp in the noise")
+    repository = DEMO / "git" / f"{example}.git"
+    commit = commit_folder(ROOT / "examples" / example, repository, message=EXAMPLES[example])
     with serve(DEMO / "git", port=PORT) as url:
-        command = [str(HPCBINDER), "--store", str(DEMO / "store"), "build", f"{url}/chirp.git", "--ref", commit]
+        command = [str(HPCBINDER), "--store", str(DEMO / "store"), "build", f"{url}/{example}.git", "--ref", commit]
         command += ["--prefix", str(DEMO / "jupyter"), "--runtime", runtime, "--json"]
         step(" ".join(["hpcbinder", *command[1:]]))
         done = subprocess.run(
@@ -126,14 +139,14 @@ def build(host: str, runtime: str, timings: dict[str, float]) -> dict[str, str]:
     return {"id": result["id"], "name": kernel["name"], "path": kernel["path"]}
 
 
-def run_notebook(kernel: dict[str, str]) -> Path:
-    """Execute the notebook as an ordinary user in a network namespace of its own."""
+def run_notebook(example: str, kernel: dict[str, str]) -> Path:
+    """Execute an example's notebook as an ordinary user in a network namespace of its own."""
     home = DEMO / "home"
     home.mkdir(exist_ok=True)
-    notebook = home / "chirp.ipynb"
-    executed = home / "chirp.executed.ipynb"
+    notebook = home / f"{example}.ipynb"
+    executed = home / f"{example}.executed.ipynb"
     subprocess.run(sudo("rm", "-rf", str(notebook), str(executed)), check=True)
-    shutil.copyfile(ROOT / "examples" / "chirp" / "chirp.ipynb", notebook)
+    shutil.copyfile(ROOT / "examples" / example / f"{example}.ipynb", notebook)
     uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (65534, 65534)
     subprocess.run(sudo("chown", "-R", f"{uid}:{gid}", str(home)), check=True)
     # In namespaces of its own nothing of the machine changes: an own /dev/fuse stands in where the device node is

@@ -42,8 +42,11 @@ def test_the_demo_runs_and_a_second_time_finds_everything_there(demo: Path) -> N
     assert "uid 65534, interfaces ['lo'], image chirp-" in first
     assert "[a picture]" in first
     assert "[sound]" in first
-    assert (demo / "home" / "chirp.executed.ipynb").exists()
+    assert "uid 65534, interfaces ['lo'], image tsunami-" in first
+    assert "the same to the last bit, however many ranks" in first
+    for example in ("chirp", "tsunami"):
+        assert (demo / "home" / f"{example}.executed.ipynb").exists()
     assert not list((demo / "rig").rglob("*.pid"))
     second = make_demo()
-    assert "is in the catalog already" in second
+    assert second.count("is in the catalog already") == 2
     assert "interfaces ['lo']" in second

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hpcbinder.contract import ENV_PREFIX, LABEL_PREFIX, MANIFEST, REPO_DIR
 from hpcbinder.errors import DetectError, UsageError
 from hpcbinder.model import BaseRef, Checkout, Decision, PackRef, Plan, Python, Stage
 from hpcbinder.plan.content import content_of
 from hpcbinder.plan.draft import Draft, Resolver, Shared
+from hpcbinder.plan.hardware import gpu_need, mpi_abi
 from hpcbinder.plan.packs import Pack, Refusal
 from hpcbinder.plan.repo import IGNORE_FILES, Repo, open_repo
 from hpcbinder.plan.server import SERVER_BIN, SERVER_ENV, server_step
@@ -88,6 +89,8 @@ def make_plan(
         *sorted(shared.steps, key=lambda step: _STAGES.index(step.stage)),
     )
     decided = _decisions(packs, without, repo, shared)
+    debian = [package.name for package in shared.system]
+    mpi, gpu = mpi_abi(debian, shared.locks), gpu_need(debian, shared.locks)
     used_packs = {step.name.split("/")[0] for step in steps} | {d.pack for d in decided if d.used}
     refs = tuple(pack.ref for pack in taking_part if pack.name in used_packs)
     base = BaseRef(
@@ -111,11 +114,13 @@ def make_plan(
         env={**ENVIRONMENT, **shared.env, **_start(shared)},
         path=PATH,
         start=shared.start,
-        labels=_labels(checkout, refs, base, shared),
+        labels=_labels(checkout, refs, base, shared, {"mpi": mpi or "", "gpu": gpu or ""}),
         packs=refs,
         decisions=decided,
         python=shared.python,
         locks=tuple(shared.locks),
+        mpi=mpi,
+        gpu=gpu,
     )
 
 
@@ -184,7 +189,9 @@ def _start(shared: Shared) -> dict[str, str]:
     return {"HPCBINDER_START": f"{REPO_DIR}/{shared.start}"} if shared.start else {}
 
 
-def _labels(checkout: Checkout, refs: Sequence[PackRef], base: BaseRef, shared: Shared) -> dict[str, str]:
+def _labels(
+    checkout: Checkout, refs: Sequence[PackRef], base: BaseRef, shared: Shared, needs: Mapping[str, str]
+) -> dict[str, str]:
     """Labels of the image: the OCI image spec's own (annotations.md) where it has one, else ours."""
     labels = {
         "org.opencontainers.image.title": checkout.name,
@@ -199,6 +206,7 @@ def _labels(checkout: Checkout, refs: Sequence[PackRef], base: BaseRef, shared: 
         f"{LABEL_PREFIX}kernels": " ".join(shared.kernels),
         f"{LABEL_PREFIX}start": shared.start or "",
         f"{LABEL_PREFIX}manifest": MANIFEST,
+        **{f"{LABEL_PREFIX}{name}": value for name, value in needs.items()},
     }
     return {name: _label(value) for name, value in labels.items() if value}
 

@@ -36,8 +36,8 @@ def _values(plan: Plan) -> dict[str, Any]:
         "kernels": plan.labels.get(f"{LABEL_PREFIX}kernels", "").split(),
         "kernel_dirs": list(KERNEL_DIRS),
         "packages": PACKAGES_DIR,
-        "mpi": None,
-        "gpu": False,
+        "mpi": plan.mpi,
+        "gpu": plan.gpu,
         "rebuild": rebuild_command(plan),
     }
 

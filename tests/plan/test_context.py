@@ -193,7 +193,7 @@ def test_the_manifest_says_what_the_image_is_and_how_to_make_it_again(tmp_path: 
     assert manifest["id"] == plan.id
     assert manifest["commit"] == COMMIT
     assert manifest["kernels"] == ["python3"]
-    assert (manifest["mpi"], manifest["gpu"]) == (None, False)
+    assert (manifest["mpi"], manifest["gpu"]) == (None, None)
     assert manifest["packages"] == "/opt/hpcbinder/packages"
     assert {pack["name"]: pack["version"] for pack in manifest["buildpacks"]} == {"python": "1", "start": "1"}
     assert shlex.split(manifest["rebuild"]) == [
