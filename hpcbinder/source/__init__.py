@@ -1,5 +1,6 @@
 """From a link, or a folder, to files on disk and where they came from."""
 
 from hpcbinder.source.fetch import fetch
+from hpcbinder.source.reach import Reach
 
-__all__ = ["fetch"]
+__all__ = ["Reach", "fetch"]

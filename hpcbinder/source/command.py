@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hpcbinder.config import SiteConfig, redact
 from hpcbinder.errors import FetchError
@@ -106,7 +106,7 @@ class GitCommand:
             "SSH_ASKPASS_REQUIRE": "never",
             "GCM_INTERACTIVE": "never",
             "GIT_ALLOW_PROTOCOL": ":".join(SCHEMES),
-            "GIT_SSH_COMMAND": _ssh_command(os.environ),
+            "GIT_SSH_COMMAND": ssh_command(os.environ),
         }
         self._site(site)
         self._login(remote)
@@ -144,6 +144,7 @@ class GitCommand:
         timeout: float = 120,
         work_tree: Path | None = None,
         on_line: Callable[[str], None] | None = None,
+        stdin: BinaryIO | None = None,
     ) -> Result:
         """Run `git ARGUMENTS`.
 
@@ -152,6 +153,7 @@ class GitCommand:
             timeout: Seconds.
             work_tree: Folder to write files to.
             on_line: Gets each line of stderr, progress too.
+            stdin: An open file for git to read, nothing without it.
 
         Raises:
             FetchError: There is no git, or it took too long.
@@ -164,7 +166,11 @@ class GitCommand:
         try:
             # A session of its own: no terminal to ask on, and all its helpers end with it.
             process = git(str(folder)).execute(
-                ["git", *settings, *arguments], as_process=True, env=environment, start_new_session=True
+                ["git", *settings, *arguments],
+                as_process=True,
+                env=environment,
+                start_new_session=True,
+                istream=stdin,
             )
         except Exception as error:  # GitPython wraps the OSError
             raise FetchError(f"cannot run git: {one_line(str(error), 200)}", hint="install git") from error
@@ -265,7 +271,7 @@ def _gitpython() -> Any:
     return Git
 
 
-def _ssh_command(environ: Mapping[str, str]) -> str:
+def ssh_command(environ: Mapping[str, str]) -> str:
     """The person's ssh, never asking. `core.sshCommand` is weaker than the variable in git too, so it is read here."""
     program = shlex.quote(environ.get("GIT_SSH") or "ssh")
     command = environ.get("GIT_SSH_COMMAND") or _configured("core.sshCommand") or program

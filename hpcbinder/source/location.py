@@ -1,15 +1,19 @@
-"""What a person may name as a source, read into one of two plain values. Nothing is run and no network is touched."""
+"""What a person may name as a source, read into one of three plain values. Nothing is run and no network is touched."""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from hpcbinder.config import redact
 from hpcbinder.errors import UsageError
+from hpcbinder.source.pages import Page, find_page
+from hpcbinder.source.places import Dataset, find_dataset
+from hpcbinder.source.reach import split
 from hpcbinder.text import one_line
 
 SCHEMES = ("https", "http", "ssh", "git", "file")
@@ -24,12 +28,14 @@ class Remote:
         url: What git is given; never a secret in it.
         name: Last part of its path.
         username, password: Taken out of an http(s) URL; None if it had none.
+        page: The page of it that was named instead of the repository.
     """
 
     url: str
     name: str
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
+    page: Page | None = None
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,17 @@ _HOST = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])"
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"
 _AUTHORITY = re.compile(rf"(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?")
 _SCP = re.compile(rf"(?:{_USER}@)?{_HOST}:(?!//)(?P<path>[^-].*)")
-_GITHUB = re.compile(r"gh:(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<name>[A-Za-z0-9_][A-Za-z0-9._-]*)")
+_GITHUB = re.compile(r"gh:(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)/(?P<name>[A-Za-z0-9_.][A-Za-z0-9._-]*)")
+_GITLAB = re.compile(
+    r"gl:(?P<group>[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*)/(?P<name>[A-Za-z0-9_.][A-Za-z0-9._-]*)"
+)
 
 
-def parse_source(spec: str) -> Remote | Folder:
-    """Read what a person wrote: a URL, `git@host:path`, `gh:org/repo`, or a folder.
+def parse_source(spec: str, *, ckan: Collection[str] = ()) -> Remote | Folder | Dataset:
+    """Read what a person wrote: a URL, `git@host:path`, `gh:org/repo`, a DOI, a SWHID, or a folder.
+
+    Args:
+        ckan: Hosts that run CKAN.
 
     Raises:
         UsageError: It cannot be meant, or it could be an option or a command to git or ssh.
@@ -65,17 +77,43 @@ def parse_source(spec: str) -> Remote | Folder:
         raise UsageError(f"{_shown(spec)} names a git helper program, which is not allowed", hint=_forms())
     if spec.startswith("gh:"):
         return _github(spec)
+    if spec.startswith("gl:"):
+        return _gitlab(spec)
+    path = Path(os.path.expanduser(spec)) if spec.startswith("~/") else Path(spec)  # noqa: PTH111 (never raises)
+    if "://" not in spec and is_folder(path):
+        return _folder(path)
+    try:
+        dataset = find_dataset(spec, ckan=ckan)
+    except ValueError as error:
+        raise UsageError(f"{_shown(spec)} {error}") from error
+    if dataset is not None:
+        return dataset
     if "://" in spec:
         return _url(spec)
-    path = Path(os.path.expanduser(spec)) if spec.startswith("~/") else Path(spec)  # noqa: PTH111 (never raises)
-    if is_folder(path):
-        return _folder(path)
     colon, slash = spec.find(":"), spec.find("/")
     if colon > 0 and not 0 <= slash < colon:
         return _scp(spec)
     if is_file(path):
         raise UsageError(f"{_shown(spec)} is a file", hint="give the folder it is in")
     raise UsageError(f"no folder {_shown(spec)}", hint=_guess(spec))
+
+
+def parse_remote(spec: str) -> Remote:
+    """Read a git URL or `host:path` that a repository names, and nothing else that a person might.
+
+    Raises:
+        UsageError: As `parse_source`.
+    """
+    if _CONTROL.search(spec) or spec.startswith("-") or _HELPER.match(spec):
+        raise UsageError(f"{_shown(spec)} is not a repository's URL")
+    return _repository(spec) if "://" in spec else _scp(spec)
+
+
+def host_of(url: str) -> str:
+    """The host of a remote's URL, in lower case; "" for a folder's."""
+    if "://" in url:
+        return split(url)[1]
+    return url.partition(":")[0].rpartition("@")[2].lower().strip("[]")
 
 
 def is_folder(path: Path) -> bool:
@@ -150,7 +188,26 @@ def _github(spec: str) -> Remote:
     return Remote(url=f"https://github.com/{match['owner']}/{name}", name=name)
 
 
+def _gitlab(spec: str) -> Remote:
+    match = _GITLAB.fullmatch(spec)
+    if not match:
+        raise UsageError(f"{_shown(spec)} is not gl:group/repo or gl:group/subgroup/repo")
+    name = match["name"].removesuffix(".git")
+    return Remote(url=f"https://gitlab.com/{match['group']}/{name}", name=name)
+
+
 def _url(spec: str) -> Remote:
+    try:
+        page = find_page(spec)
+    except ValueError as error:
+        raise UsageError(redact(f"{_shown(spec)} {one_line(str(error), 200)}")) from error
+    if isinstance(page, Page):
+        remote = _repository(page.repository)
+        return replace(remote, page=replace(page, repository=remote.url))
+    return _repository(page or spec)
+
+
+def _repository(spec: str) -> Remote:
     scheme, _, rest = spec.partition("://")
     scheme = scheme.lower()
     if scheme not in SCHEMES:
@@ -216,7 +273,7 @@ def _guess(spec: str) -> str:
 
 
 def _forms() -> str:
-    return "write https://…, ssh://…, git@host:path, file:///…, gh:org/repo or a folder"
+    return "write https://…, ssh://…, git@host:path, file:///…, gh:org/repo, gl:group/repo, doi:…, swh:… or a folder"
 
 
 def _shown(text: str) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from hpcbinder.errors import FetchError
+from hpcbinder.errors import FetchError, UsageError
 from hpcbinder.source.command import GitCommand, explain
+from hpcbinder.source.location import parse_ref, parse_subdir
+from hpcbinder.source.pages import Page
 from hpcbinder.text import one_line
 
 _ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHORT = re.compile(r"[0-9a-f]{4,63}")
+_WORDS = 20
+"""Parts that the name of a branch may have on a page."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,51 @@ def resolve(git: GitCommand, url: str, ref: str | None) -> Wanted:
     if _SHORT.fullmatch(ref.lower()):
         return Wanted("", short=ref.lower(), sha256=sha256)
     raise FetchError(f"no branch, tag or commit '{one_line(ref, 100)}'", where=url, hint=_close(git, url, ref))
+
+
+def resolve_page(git: GitCommand, url: str, page: Page) -> tuple[str, str]:
+    """The ref and the folder that a page shows: its address alone does not say where one ends and the other begins.
+
+    A page of a file means the whole repository, as its environment is described at the root.
+
+    Raises:
+        UsageError: It cannot be the address of such a page.
+        FetchError: The repository has no such ref, or several fit.
+    """
+    words = page.words
+    if page.kind == "commit":
+        return parse_ref("/".join(words)), ""
+    if _ID.fullmatch(words[0].lower()) or words[0] == "HEAD":
+        length = 1
+    else:
+        names = ["/".join(words[: n + 1]) for n in range(min(len(words), _WORDS))]
+        names = [name for name in names if _could_be(name)]
+        patterns = [f"refs/{kind}/{name}" for name in names for kind in ("heads", "tags")]
+        listing = git.run(["ls-remote", "--", url, *patterns]) if patterns else None
+        if listing is not None and listing.status != 0:
+            raise explain(listing, url)
+        found = _names(listing.stdout) if listing is not None else {}
+        fitting = [name for name in names if f"refs/heads/{name}" in found or f"refs/tags/{name}" in found]
+        shown = one_line("/".join(words), 120)
+        if not fitting:
+            raise FetchError(
+                f"no branch or tag is the beginning of '{shown}'", where=url, hint=_close(git, url, words[0])
+            )
+        if len(fitting) > 1:
+            several = " and ".join(one_line(name, 100) for name in fitting)
+            raise FetchError(
+                f"'{shown}' can mean {several}", where=url, hint="give the repository with --ref and --subdir"
+            )
+        length = fitting[0].count("/") + 1
+    subdir = parse_subdir("/".join(words[length:])) if page.kind == "tree" else ""
+    return "/".join(words[:length]), subdir
+
+
+def _could_be(name: str) -> bool:
+    try:
+        return bool(parse_ref(name))
+    except UsageError:
+        return False
 
 
 def expand(git: GitCommand, url: str, short: str) -> str:

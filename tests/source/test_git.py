@@ -203,20 +203,6 @@ def test_the_same_files_whatever_the_person_prefers(repository: Repository, get:
     assert not (root / "text").stat().st_mode & 0o111
 
 
-def test_submodules_and_lfs_are_mentioned_not_fetched(repository: Repository, get: Get, tmp_path: Path) -> None:
-    other = Repository(tmp_path / "other")
-    other.commit(a="1")
-    repository.commit(**{"__gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n"})
-    repository.git("submodule", "add", "--quiet", other.url, "sub")
-    repository.commit()
-    checkout = get()
-    assert list((checkout.root / "sub").iterdir()) == []
-    assert "submodules are not fetched: their folders are empty" in get.listener.lines
-    assert "files kept in Git LFS are not fetched: they are pointers" in get.listener.lines
-    with pytest.raises(FetchError, match="'sub' is a submodule"):
-        get(subdir="sub")
-
-
 def test_a_repository_that_is_not_there(get: Get, tmp_path: Path) -> None:
     with pytest.raises(FetchError) as caught:
         get(spec=f"file://{tmp_path}/nothing")

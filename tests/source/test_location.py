@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hpcbinder.errors import UsageError
 from hpcbinder.source.location import Folder, Remote, parse_ref, parse_source, parse_subdir, slug
+from hpcbinder.source.places import Dataset
 
 
 def safe(message: str) -> bool:
@@ -34,6 +35,11 @@ def safe(message: str) -> bool:
         ("myhost:repo", "myhost:repo", "repo"),
         ("gh:org/repo", "https://github.com/org/repo", "repo"),
         ("gh:org/repo.name.git", "https://github.com/org/repo.name", "repo.name"),
+        ("gl:group/repo", "https://gitlab.com/group/repo", "repo"),
+        ("gl:group/sub/group/repo.git", "https://gitlab.com/group/sub/group/repo", "repo"),
+        ("https://github.com/org/repo?tab=readme-ov-file#installation", "https://github.com/org/repo", "repo"),
+        ("https://github.com/org/repo/", "https://github.com/org/repo/", "repo"),
+        ("https://gitlab.com/group/sub/repo?ref_type=heads", "https://gitlab.com/group/sub/repo", "repo"),
     ],
 )
 def test_repositories(spec: str, url: str, name: str) -> None:
@@ -60,6 +66,48 @@ def test_a_folder_is_taken_and_a_bare_repository_is_a_repository(tmp_path: Path)
     (bare / "refs").mkdir()
     (bare / "HEAD").write_text("ref: refs/heads/main\n")
     assert parse_source(str(bare)) == Remote(url=f"file://{tmp_path}/my%20x.git", name="my x")
+
+
+@pytest.mark.parametrize(
+    ("spec", "archive", "source", "name"),
+    [
+        ("10.5281/zenodo.123", "doi", "https://doi.org/10.5281/zenodo.123", "zenodo.123"),
+        ("DOI: 10.7910/DVN/ABC", "doi", "https://doi.org/10.7910/DVN/ABC", "DVN/ABC"),
+        ("http://dx.doi.org/10.4211/hs.1", "doi", "https://doi.org/10.4211/hs.1", "hs.1"),
+        ("https://zenodo.org/record/12/files/x?download=1", "zenodo", "https://zenodo.org/records/12", "zenodo 12"),
+        ("https://data.caltech.edu/records/d1-x/", "zenodo", "https://data.caltech.edu/records/d1-x", "caltech d1-x"),
+        (
+            "https://figshare.com/articles/code/2019_x/12/3",
+            "figshare",
+            "https://figshare.com/articles/12/3",
+            "figshare 12",
+        ),
+        ("https://d.example/file.xhtml?x=1&persistentId=doi%3A10.1%2FA", "dataverse", None, "A"),
+        ("https://d.example:8443/api/access/datafile/5?x", "dataverse", None, "d.example 5"),
+        ("https://demo.ckan.org/data/dataset/x-1/history/ab-1", "ckan", None, "x-1"),
+        (f"swh:1:dir:{'a' * 40};path=/x", "swh", f"swh:1:dir:{'a' * 40}", "swh aaaaaaaaaaaa"),
+        (f"https://archive.softwareheritage.org/browse/swh:1:rev:{'a' * 40}/", "swh", f"swh:1:rev:{'a' * 40}", None),
+    ],
+)
+def test_datasets(spec: str, archive: str, source: str | None, name: str | None) -> None:
+    found = parse_source(spec, ckan=("demo.ckan.org",))
+    assert isinstance(found, Dataset)
+    assert found.archive == archive
+    assert source in (None, found.source)
+    assert name in (None, found.name)
+    again = parse_source(found.source, ckan=("demo.ckan.org",))
+    assert isinstance(again, Dataset) and (again.spec, again.source) == (found.spec, found.source)
+
+
+def test_an_address_that_only_looks_like_one_is_a_repositorys() -> None:
+    for url in (
+        "https://example.org/dataset/x",
+        "https://notzenodo.org/records/1",
+        "https://zenodo.org.example.net/records/1",
+        "https://example.org/zenodo.org/records/1",
+        "https://github.com/doi/10.5281",
+    ):
+        assert isinstance(parse_source(url), Remote), url
 
 
 @pytest.mark.parametrize(
@@ -97,6 +145,16 @@ def test_a_folder_is_taken_and_a_bare_repository_is_a_repository(tmp_path: Path)
         ("gh:org", "is not gh:org/repo"),
         ("gh:org/repo/tree/main", "is not gh:org/repo"),
         ("gh:-org/repo", "is not gh:org/repo"),
+        ("gl:repo", "is not gl:group/repo"),
+        ("gl:-group/repo", "is not gl:group/repo"),
+        ("gl:group/../repo", "is not gl:group/repo"),
+        ("gl:group//repo", "is not gl:group/repo"),
+        ("https://github.com/org/repo/pull/5", "is a page without files: give https://github.com/org/repo"),
+        ("https://github.com/org/repo/tree", "is a page without files: give https://github.com/org/repo"),
+        (
+            "https://ann:geheim@gitlab.com/g/repo/-/issues/5",
+            "is a page without files: give https://***@gitlab.com/g/repo",
+        ),
         ("./no-such-folder", "no folder './no-such-folder'"),
         ("github.com/org/repo", "write https://github.com/org/repo"),
         ("/dev/null", "'/dev/null' is a file"),
@@ -161,7 +219,7 @@ def test_any_text_is_a_source_or_one_clear_line(text: str) -> None:
     except UsageError as error:
         assert safe(str(error))
     else:
-        assert isinstance(location, Folder) or not location.url.startswith("-")
+        assert not isinstance(location, Remote) or not location.url.startswith("-")
 
 
 @given(ANYTHING)
