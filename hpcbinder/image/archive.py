@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from hpcbinder.errors import ConvertError
+from hpcbinder.image.compression import uncompressed
 from hpcbinder.image.oci import check_digest, load_json, parse_config
 from hpcbinder.model import ImageConfig
 
 _METADATA_LIMIT = 8 << 20
 """Bytes of the largest manifest or configuration that is read; registries allow 4 MiB."""
-
-_BUFFER = 1 << 20
 
 _ATTESTATION = "vnd.docker.reference.type"
 """Annotation of BuildKit's provenance manifests, which are no images."""
@@ -61,7 +60,7 @@ class DockerArchive:
             ((diff_id, self._find(name)) for diff_id, name in self._blobs.items() if diff_id in wanted),
             key=lambda item: item[1],
         ):
-            with self._open() as file, _uncompressed(_Slice(file, offset, size), str(self._path)) as stream:
+            with self._open() as file, uncompressed(_Slice(file, offset, size), str(self._path)) as stream:
                 yield diff_id, stream
 
     def _open(self) -> BinaryIO:
@@ -179,40 +178,3 @@ class _Slice(io.RawIOBase):
         count = cast(io.BufferedReader, self._file).readinto(view)
         self._left -= count
         return count
-
-
-class _Decompressor(io.RawIOBase):
-    """What another stream decompresses to; damage in it is one clear error."""
-
-    def __init__(self, stream: Any, where: str) -> None:
-        super().__init__()
-        self._stream = stream
-        self._where = where
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        try:
-            block = self._stream.read(len(view))
-        except Exception as error:  # each library has its own: EOFError, zlib.error, BadGzipFile, ZstdError
-            raise ConvertError(f"a compressed layer is damaged: {error}", where=self._where) from error
-        view[: len(block)] = block
-        return len(block)
-
-
-def _uncompressed(raw: io.RawIOBase, where: str) -> BinaryIO:
-    """The stream without its compression, told by its first bytes: a manifest's media type may be missing or wrong."""
-    stream = io.BufferedReader(raw, _BUFFER)
-    head = stream.peek(4)[:4]
-    if head[:2] == b"\x1f\x8b":
-        import gzip
-
-        return io.BufferedReader(_Decompressor(gzip.GzipFile(fileobj=stream, mode="rb"), where), _BUFFER)
-    if head == b"\x28\xb5\x2f\xfd":
-        import zstandard
-
-        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-        return io.BufferedReader(_Decompressor(reader, where), _BUFFER)
-    return stream

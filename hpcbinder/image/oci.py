@@ -88,8 +88,36 @@ def parse_config(raw: bytes) -> ImageConfig:
         workdir=_text(_get(run, "WorkingDir", str), "WorkingDir"),
         labels={_text(k, "Labels"): _text(v, "Labels") for k, v in _get(run, "Labels", dict).items()},
         volumes=tuple(sorted(_text(volume, "Volumes") for volume in _get(run, "Volumes", dict))),
+        user=_text(_get(run, "User", str), "User"),
+        ports=tuple(sorted(_text(port, "ExposedPorts") for port in _get(run, "ExposedPorts", dict))),
+        stop_signal=_text(_get(run, "StopSignal", str), "StopSignal"),
         diff_ids=tuple(check_digest(digest) for digest in _texts(rootfs, "diff_ids")),
     )
+
+
+def dump_config(config: ImageConfig) -> bytes:
+    """Write an image configuration (OCI image spec, config.md): one and the same for equal ones, whatever engine they
+    are from. `parse_config` gives back all but the digest, which is this text's.
+    """
+    run = {
+        "Env": [f"{name}={value}" for name, value in sorted(config.env.items())],
+        "Entrypoint": list(config.entrypoint),
+        "Cmd": list(config.cmd),
+        "WorkingDir": config.workdir,
+        "Labels": dict(config.labels),
+        "Volumes": {volume: {} for volume in config.volumes},
+        "User": config.user,
+        "ExposedPorts": {port: {} for port in config.ports},
+        "StopSignal": config.stop_signal,
+    }
+    data = {
+        "architecture": config.architecture,
+        "os": "linux",
+        **({"created": config.created} if config.created else {}),
+        "config": {key: value for key, value in run.items() if value},
+        "rootfs": {"type": "layers", "diff_ids": list(config.diff_ids)},
+    }
+    return json.dumps(data, sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
 def _get(data: dict[str, Any], key: str, kind: type) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcbinder.errors import ConvertError
-from hpcbinder.image import check_digest, parse_config
+from hpcbinder.image import check_digest, dump_config, parse_config
+from hpcbinder.model import ImageConfig
 
 DIFF_ID = "sha256:" + "a" * 64
 CONFIG = {
@@ -90,3 +92,40 @@ def test_a_digest_can_be_a_file_name() -> None:
     for wrong in ("sha256:" + "a" * 63, DIFF_ID + "\n", "md5:" + "a" * 64, None, 3):
         with pytest.raises(ConvertError):
             check_digest(wrong)
+
+
+# What a process can get: no NUL, and text that has an encoding.
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10)
+names = st.text(st.characters(exclude_characters="\0=", exclude_categories=["Cs"]), max_size=10)
+words = st.lists(texts, max_size=3).map(tuple)
+sorted_words = st.sets(texts, max_size=3).map(sorted).map(tuple)
+configs = st.builds(
+    ImageConfig,
+    st.just(""),
+    texts,
+    texts,
+    st.dictionaries(names, texts, max_size=3),
+    words,
+    words,
+    texts,
+    st.dictionaries(texts, texts, max_size=3),
+    sorted_words,
+    st.lists(st.just(DIFF_ID), max_size=3).map(tuple),
+    texts,
+    sorted_words,
+    texts,
+)
+
+
+@given(configs)
+def test_a_configuration_is_what_was_written_and_its_digest_that_of_the_text(config: ImageConfig) -> None:
+    raw = dump_config(config)
+    read = parse_config(raw)
+    assert replace(read, digest="") == config
+    assert read.digest == f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def test_equal_configurations_are_one_text() -> None:
+    config = parse_config(json.dumps(CONFIG).encode())
+    other = replace(config, env=dict(reversed(config.env.items())), labels=dict(reversed(config.labels.items())))
+    assert dump_config(config) == dump_config(other)

@@ -1,0 +1,56 @@
+"""Undoing the compression of layers."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, BinaryIO
+
+from hpcbinder.errors import ConvertError
+
+_BUFFER = 1 << 20
+
+
+def uncompressed(raw: io.RawIOBase, where: str) -> BinaryIO:
+    """The stream without its compression (gzip, zstd), told by its first bytes: a manifest's media type may be missing
+    or wrong.
+
+    Args:
+        raw: A layer's bytes; belongs to what is returned.
+        where: What to name in an error.
+
+    Returns:
+        A stream whose `read` raises ConvertError where the compressed data is damaged.
+    """
+    stream = io.BufferedReader(raw, _BUFFER)
+    head = stream.peek(4)[:4]
+    if head[:2] == b"\x1f\x8b":
+        import gzip
+
+        return io.BufferedReader(_Decompressor(gzip.GzipFile(fileobj=stream, mode="rb"), where), _BUFFER)
+    if head == b"\x28\xb5\x2f\xfd":
+        import zstandard
+
+        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        return io.BufferedReader(_Decompressor(reader, where), _BUFFER)
+    return stream
+
+
+class _Decompressor(io.RawIOBase):
+    """What another stream decompresses to; damage in it is one clear error."""
+
+    def __init__(self, stream: Any, where: str) -> None:
+        super().__init__()
+        self._stream = stream
+        self._where = where
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        try:
+            block = self._stream.read(len(view))
+        except Exception as error:  # each library has its own: EOFError, zlib.error, BadGzipFile, ZstdError
+            raise ConvertError(f"a compressed layer is damaged: {error}", where=self._where) from error
+        view[: len(block)] = block
+        return len(block)
