@@ -1,4 +1,4 @@
-# An empty environment on the base's own Python.
-/run/hpcbinder/tools/uv venv --quiet --no-project --python /usr/bin/python3 /opt/env
+# An empty environment on the chosen Python.
+/run/hpcbinder/tools/uv venv --quiet --no-project --python "$HPCBINDER_PYTHON" /opt/env
 rm -f /opt/env/.lock /opt/env/.gitignore /opt/env/CACHEDIR.TAG
 settle /opt

@@ -1,16 +1,24 @@
 """Python: an environment at /opt/env that holds what the repository asks for, and an IPython kernel in any case.
 
-The layers, rarely changing first: the empty environment; wheels; what has no wheel, bytecode and the kernel; and the
-repository's own project. Wheels are only unpacked, so that their step may use the site's credentials and the shared
-download cache; all that runs code of the repository's choosing comes after, without either.
+The layers, rarely changing first: the empty environment; wheels; what has no wheel; and the repository's own project.
+What can be had as wheels is resolved before anything is built, and the lock unpacked in as many layers as it has.
+Wheels are only unpacked, so that their steps may use the site's credentials and the shared download cache; all that
+runs code of the repository's choosing comes after, without either.
 """
 
 from __future__ import annotations
 
-from hpcbinder.plan import DetectError, Draft, Repo, Stage, show
+import json
+from collections.abc import Iterable
+from dataclasses import replace
 
+from hpcbinder.plan import DetectError, Draft, Lock, LockedPackage, Repo, Stage, show
+
+from .locked import Locked
 from .project import Project, analyse, is_project
-from .requirements import Local, Requirements, read_requirements, requirement_name
+from .recipe import Recipe, choose_recipe
+from .requirements import Local, Requirements, requirement_name
+from .target import Target
 from .version import choose_python
 
 ALWAYS = ("ipykernel", "pip")
@@ -19,53 +27,218 @@ ALWAYS = ("ipykernel", "pip")
 LARGE = 16 << 20
 """Bytes above which a file outside every package is taken to be data, which no installation copies."""
 
-LOCKS = ("uv.lock", "poetry.lock", "pdm.lock", "pylock.toml")
-
 
 def plan(repo: Repo, draft: Draft) -> None:
-    path = repo.config("requirements.txt")
-    wanted = read_requirements(repo, path) if path else Requirements()
-    for file, reason in wanted.files.items():
-        draft.used(file, reason)
-    projects = _projects(repo, draft, wanted)
-    choose_python(repo, draft, projects)
-    for name in LOCKS:
-        if lock := repo.root_config(name):
-            draft.unused(lock, "locks are not read yet: what it is the lock of is resolved anew")
-
+    recipe = choose_recipe(repo, draft)
+    wanted = Requirements() if recipe.is_lock else recipe.requirements()
+    projects = _projects(repo, draft, recipe, wanted.locals)
+    note = choose_python(repo, draft, projects, pipenv=recipe.pipenv(), lock=recipe.made_for())
+    if recipe.is_lock:
+        _follow(repo, draft, recipe, projects, note)
+        return
+    for file, use in wanted.files.items():
+        draft.used(file, f"{use}; {note}" if note and file == recipe.path else use)
+    _say(draft, projects)
     for project in projects:
         wanted.add_project(project)
+    draft.asks("python", [requirement_name(line) for line in wanted.lines])
+    _environment(draft)
+    lock = _lock(repo, draft, wanted, projects)
+    data = {
+        "always.txt": _lines(ALWAYS),
+        "constraints.txt": _lines(wanted.constraints),
+        "requirements.txt": wanted.text(sources=True),
+    }
     env = {"UV_INDEX_STRATEGY": "unsafe-best-match"} if wanted.has_extra_index else {}
     if wanted.prereleases:
         env["UV_PRERELEASE"] = "allow"
-    names = _names(wanted)
-    _environment(draft)
-    common = {
-        "always.txt": "".join(f"{name}\n" for name in ALWAYS),
-        "constraints.txt": "".join(f"{line}\n" for line in wanted.constraints),
-    }
-    data = {**common, "requirements.txt": wanted.text(sources=True)}
-    draft.add_step(
-        Stage.DEPENDENCIES,
-        "wheels",
-        f"unpacks the wheels of {names}",
-        draft.script("wheels.sh"),
-        data={**common, "wheels.txt": wanted.text(sources=False)},
-        env=env,
-        caches=["uv"],
-    )
-    draft.add_step(
-        Stage.DEPENDENCIES,
-        "packages",
-        "builds what has no wheel, compiles bytecode, installs the kernel",
-        draft.script("packages.sh"),
-        data=data,
-        env=env,
-        runs_repository_code=True,
-    )
+    if lock is not None:
+        data["locked.txt"] = _lines(f"{package.name}=={package.version}" for package in lock.packages)
+        _unpack(draft, lock, {*ALWAYS, *(requirement_name(line) for line in wanted.lines)})
+    elif not wanted.has_indexes:
+        _unpack_unlocked(draft, wanted, data, env)
+    if (reason := _built(lock, wanted)) is not None:
+        draft.add_step(
+            Stage.DEPENDENCIES,
+            "packages",
+            reason,
+            draft.script("common.sh") + draft.script("building.sh") + draft.script("packages.sh"),
+            data=data,
+            env=env,
+            runs_repository_code=True,
+        )
     draft.add_kernel("python3")
     if projects:
         _install(repo, draft, projects, data, env)
+
+
+def _follow(repo: Repo, draft: Draft, recipe: Recipe, projects: list[Project], note: str) -> None:
+    """Install what a lock of the repository says, and the kernel beside it."""
+    locked = recipe.locked(Target(draft.python, draft.architecture))
+    notes = (f"{locked.count} package{'s' * (locked.count != 1)}", *locked.notes, *([note] if note else []))
+    draft.used(locked.path, "; ".join(notes))
+    draft.asks("python", locked.asked)
+    for project in projects:
+        if not locked.project and project.local.path == "" and recipe.has_project:
+            project.installed = False
+            project.files = dict.fromkeys(project.files, "describes what the lock is of, which is no package itself")
+    named = [local for local in locked.locals if local.path not in {project.local.path for project in projects}]
+    projects = [*projects, *(analyse(repo, local, locked=True) for local in named)]
+    editable = {local.path: local for local in locked.locals if local.editable}
+    for project in projects:
+        project.local = editable.get(project.local.path, project.local)
+    _say(draft, projects)
+
+    _environment(draft)
+    lock, build, always = _complete(draft, locked, projects)
+    _unpack(draft, lock, {*ALWAYS, *map(requirement_name, locked.pins)})
+    if build or always:
+        names = [requirement_name(line) for line in (*build, *always)]
+        draft.add_step(
+            Stage.DEPENDENCIES,
+            "packages",
+            f"installs what has to be built or comes from elsewhere: {_names(names, set(names))}",
+            draft.script("common.sh") + draft.script("building.sh") + draft.script("locked.sh"),
+            data={
+                "always.txt": _lines(always),
+                "constraints.txt": _lines(locked.pins),
+                "requirements.txt": _lines((*(f"--extra-index-url {url}" for url in locked.indexes), *build)),
+            },
+            env={"UV_INDEX_STRATEGY": "unsafe-best-match"} if locked.indexes else {},
+            runs_repository_code=True,
+        )
+    draft.add_kernel("python3")
+    _install(repo, draft, projects, {}, {})
+
+
+def _complete(draft: Draft, locked: Locked, projects: list[Project]) -> tuple[Lock, list[str], list[str]]:
+    """What a lock of the repository leaves open: which wheels the index has of packages of which it knows hashes alone,
+    and the kernel.
+
+    Returns:
+        The complete lock; lines of what is built, each for itself; what the build installs with all it depends on.
+
+    Raises:
+        DetectError: There is no kernel that fits the lock.
+    """
+    known = {requirement_name(line) for line in (*locked.pins, *locked.build)}
+    always = [name for name in ALWAYS if name not in known]
+    own = {project.name for project in projects if project.installed and project.name}
+    try:
+        rest = draft.resolve(
+            [*locked.open, *always], constraints=locked.pins, elsewhere={*locked.elsewhere, *own}, keep=False
+        )
+    except DetectError as error:
+        hint = error.hint if locked.open else "lock ipykernel too, in a version that fits the others"
+        raise DetectError(error.message, where=error.where or show(locked.path), hint=hint) from None
+    build = list(locked.build)
+    if rest is None:
+        return draft.add_lock(locked.lock), [*build, *locked.open], always
+    here = {package.name: package for package in (*rest.packages, *locked.lock.packages)}
+    lines = {requirement_name(line): line for line in locked.open}
+    build += [lines[name] for name in rest.unresolved if name in lines]
+    more = [name for name in rest.unresolved if name not in lines]
+    lock = replace(
+        locked.lock,
+        packages=tuple(here[name] for name in sorted(here)),
+        layers=(tuple(sorted(here)),),
+        unresolved=tuple(sorted({*locked.lock.unresolved, *rest.unresolved})),
+    )
+    return draft.add_lock(lock), build, more
+
+
+def _lock(repo: Repo, draft: Draft, wanted: Requirements, projects: list[Project]) -> Lock | None:
+    """What all wheels are unpacked by; None if the build is to find the versions.
+
+    Raises:
+        DetectError: No versions fit together.
+    """
+    if wanted.has_indexes or wanted.builds_all:
+        return None
+    try:
+        return draft.resolve(
+            [*wanted.from_index, *ALWAYS],
+            constraints=wanted.plain_constraints,
+            elsewhere={
+                *wanted.elsewhere,
+                *(project.name for project in projects if project.installed and project.name),
+            },
+            prereleases=wanted.prereleases,
+        )
+    except DetectError as error:
+        where = error.where or next(iter((*wanted.files, *(file for p in projects for file in p.files))), None)
+        raise DetectError(error.message, where=where and show(where), hint=error.hint) from None
+
+
+def _unpack(draft: Draft, lock: Lock, asked: set[str]) -> None:
+    """A step for each layer of the lock. The first is made on the empty environment, the others apart from it: what
+    has been unpacked already is not there when they run, and their layers hold only what they add."""
+    packages = {package.name: package for package in lock.packages}
+    so_far: list[LockedPackage] = []
+    for number, layer in enumerate(lock.layers, start=1):
+        adds = [packages[name] for name in sorted(layer)]
+        so_far += adds
+        known = [{"name": package.name, "version": package.version} for package in sorted(so_far, key=_by_name)]
+        draft.add_step(
+            Stage.DEPENDENCIES,
+            "wheels" if number == 1 else f"wheels-{number}",
+            f"unpacks {len(adds)} wheel{'s' * (len(adds) != 1)}: {_names(layer, asked)}",
+            draft.script("common.sh") + draft.script("wheels.sh"),
+            data={
+                "wheels.txt": _lines(map(_locked_line, adds)),
+                "python.json": json.dumps(known, separators=(",", ":")) + "\n",
+            },
+            caches=["uv"],
+            apart=["/opt/env", "/opt/hpcbinder/packages"] if number > 1 else [],
+        )
+
+
+def _unpack_unlocked(draft: Draft, wanted: Requirements, data: dict[str, str], env: dict[str, str]) -> None:
+    names = {*ALWAYS, *filter(None, map(requirement_name, wanted.wheels))}
+    draft.add_step(
+        Stage.DEPENDENCIES,
+        "wheels",
+        f"unpacks the wheels of {_names(names, names)}, in versions that are found in the build",
+        draft.script("common.sh") + draft.script("unlocked.sh"),
+        data={
+            "always.txt": data["always.txt"],
+            "constraints.txt": data["constraints.txt"],
+            "wheels.txt": wanted.text(sources=False),
+        },
+        env=env,
+        caches=["uv"],
+    )
+
+
+def _built(lock: Lock | None, wanted: Requirements) -> str | None:
+    """Why there is something to be built, None if there is not."""
+    if lock is None:
+        why = "the repository has an index of its own" if wanted.has_indexes else "nothing was resolved ahead"
+        return f"installs what has no wheel and all else that is missing: {why}"
+    names = {*lock.unresolved, *filter(None, wanted.elsewhere)}
+    if not (names or wanted.has_sources):
+        return None
+    what = _names(names, set(lock.unresolved)) if names else "what comes from URLs"
+    return f"installs what has to be built or comes from a URL: {what}"
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _locked_line(package: LockedPackage) -> str:
+    what = f"{package.name} @ {package.url}" if package.url else f"{package.name}=={package.version}"
+    return " ".join((what, *(f"--hash={value}" for value in package.hashes)))
+
+
+def _by_name(package: LockedPackage) -> str:
+    return package.name
+
+
+def _names(names: Iterable[str], first: set[str]) -> str:
+    """Some names in words, those of `first` before others."""
+    ordered = sorted(names, key=lambda name: (name not in first, name))
+    return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
 
 
 def _environment(draft: Draft) -> None:
@@ -74,18 +247,14 @@ def _environment(draft: Draft) -> None:
         "environment",
         f"an empty environment for Python {draft.python.version}",
         draft.script("environment.sh"),
+        env={"HPCBINDER_PYTHON": draft.python.executable},
     )
 
 
-def _names(wanted: Requirements) -> str:
-    names = sorted({name for line in wanted.wheels if (name := requirement_name(line))} | set(ALWAYS))
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def _projects(repo: Repo, draft: Draft, wanted: Requirements) -> list[Project]:
-    """The projects to install: those requirements.txt names, and the root's."""
+def _projects(repo: Repo, draft: Draft, recipe: Recipe, named: Iterable[Local]) -> list[Project]:
+    """The projects to install: those the recipe names, the root's where it belongs to it, and those they depend on."""
     locals_: dict[str, Local] = {}
-    for local in wanted.locals:
+    for local in named:
         same = locals_.get(local.path, local)
         extras = tuple(sorted({*same.extras, *local.extras}))
         locals_[local.path] = Local(local.path, extras, same.editable or local.editable, same.where)
@@ -93,17 +262,26 @@ def _projects(repo: Repo, draft: Draft, wanted: Requirements) -> list[Project]:
         path = repo.root_config(name)
         if path is None:
             continue
-        if "" in locals_ or is_project(repo):
+        if "" in locals_ or (recipe.has_project and is_project(repo)):
             locals_.setdefault("", Local("", (), False, path))
-        else:
+        elif recipe.has_project:
             draft.unused(path, "describes no project: it has neither [project] nor what a build could start from")
-    projects = []
-    for local in locals_.values():
-        project = analyse(repo, local)
-        projects.append(project)
+        else:
+            draft.unused(path, f"{show(recipe.path)}, which says what is installed, does not name it")
+    projects: dict[str, Project] = {}
+    pending = list(locals_.values())
+    while pending:
+        local = pending.pop(0)
+        if local.path not in projects:
+            projects[local.path] = analyse(repo, local, locked=recipe.is_lock)
+            pending += projects[local.path].locals
+    return list(projects.values())
+
+
+def _say(draft: Draft, projects: Iterable[Project]) -> None:
+    for project in projects:
         for file, reason in project.files.items():
             draft.used(file, reason)
-    return projects
 
 
 def _install(repo: Repo, draft: Draft, projects: list[Project], data: dict[str, str], env: dict[str, str]) -> None:
@@ -130,13 +308,9 @@ def _install(repo: Repo, draft: Draft, projects: list[Project], data: dict[str, 
         Stage.PROJECT,
         "project",
         reason,
-        draft.script("project.sh"),
+        draft.script("common.sh") + draft.script("building.sh") + draft.script("project.sh"),
         reads=reads,
-        data={
-            **(data if with_dependencies else {}),
-            "targets": "".join(f"{line}\n" for line in lines),
-            "dependencies": "yes\n" if with_dependencies else "no\n",
-        },
+        data={**(data if with_dependencies else {}), "targets": _lines(lines)},
         env=project_env,
         runs_repository_code=True,
         into_repo=into_repo,

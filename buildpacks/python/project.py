@@ -11,7 +11,9 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from hpcbinder.plan import DetectError, Repo, show
 
-from .requirements import Local, clean_requirement, read_requirements
+from .locked import PYPI, host_of
+from .poetry import Constraint, dependencies, parse_constraint, python_versions, sources
+from .requirements import Local, check_index, clean_requirement, local_project, read_requirements
 
 _C = (".c", ".cc", ".cpp", ".cxx", ".pyx", ".pxd")
 _FORTRAN = (".f", ".for", ".f77", ".f90", ".f95", ".f03", ".f08")
@@ -22,6 +24,8 @@ _NATIVE_BUILD = re.compile(r"(cython|pybind11|nanobind|scikit-build|scikit-build
 _SCM = re.compile(
     r"setuptools[-_]scm|hatch[-_]vcs|use_scm_version|\bpbr\b|poetry[-_]dynamic[-_]versioning|\[tool\.pdm\.version\]"
 )
+_PYTHON_REQUIRES = re.compile(r"^python_requires[ \t]*=[ \t]*(?P<versions>[^#;\n]{1,200}?)[ \t]{0,200}$", re.MULTILINE)
+_PYTHON_REQUIRES_CALL = re.compile(r"\bpython_requires\s*=\s*(?P<quote>[\"'])(?P<versions>[^\"'\n]{1,200})(?P=quote)")
 _SCM_ENV = {
     "SETUPTOOLS_SCM_PRETEND_VERSION": "0.0.0",
     "PBR_VERSION": "0.0.0",
@@ -37,8 +41,12 @@ class Project:
     Attributes:
         local: Where it is and how it is asked for.
         title: Name for messages.
+        name: Normalised name of the package it is, "" if its files do not tell.
         installed: It is something to install; else only its dependencies are.
+        why_not: Why it would not be.
         dependencies: What it depends on; None if only its build can tell.
+        indexes: URLs of indexes besides the site's that it names.
+        locals: Other projects of the repository that it depends on.
         requires_python: Versions it says it runs on.
         requires_python_where: `file:line` of that.
         native: Debian packages that building it takes.
@@ -49,9 +57,13 @@ class Project:
 
     local: Local
     title: str
+    name: str = ""
     installed: bool = True
+    why_not: str = "has no [build-system] and no package of its name"
     dependencies: tuple[str, ...] | None = None
-    requires_python: SpecifierSet | None = None
+    indexes: tuple[str, ...] = ()
+    locals: tuple[Local, ...] = ()
+    requires_python: Constraint | None = None
     requires_python_where: str = ""
     native: tuple[str, ...] = ()
     native_reason: str = ""
@@ -69,11 +81,26 @@ def is_project(repo: Repo) -> bool:
     values = repo.read_toml(path)
     tools = values.get("tool")
     described = isinstance(tools, dict) and ("poetry" in tools or "flit" in tools)
-    return "project" in values or ("build-system" in values and (described or bool(repo.root_config("setup.cfg"))))
+    if "project" in values or is_poetry(values):
+        return True
+    return "build-system" in values and (described or bool(repo.root_config("setup.cfg")))
 
 
-def analyse(repo: Repo, local: Local) -> Project:
+def is_poetry(values: dict[str, Any]) -> bool:
+    """A pyproject.toml says in poetry's own tables what is to be installed."""
+    tools = values.get("tool")
+    poetry = tools.get("poetry") if isinstance(tools, dict) else None
+    if not isinstance(poetry, dict):
+        return False
+    return isinstance(poetry.get("dependencies"), dict) or poetry.get("package-mode") is False
+
+
+def analyse(repo: Repo, local: Local, *, locked: bool = False) -> Project:
     """Find out about a project.
+
+    Args:
+        local: Where it is.
+        locked: A lock says what it depends on, so that this is not looked at.
 
     Raises:
         DetectError: There is none, or its pyproject.toml says what cannot be.
@@ -91,9 +118,12 @@ def analyse(repo: Repo, local: Local) -> Project:
     text = "".join(repo.read_text(path) for path in (pyproject, setup) if path)
     how = ["in place (-e)" if local.editable else "is installed"]
     if pyproject:
-        _read_pyproject(repo, project, pyproject, values, setup)
+        _read_pyproject(repo, project, pyproject, values, setup, locked=locked)
         if not project.installed:
-            how = ["has no [build-system] and no package of its name: its dependencies are installed, it is not"]
+            how = [f"{project.why_not}: its dependencies are installed, it is not"]
+    if locked:
+        project.dependencies = ()
+    elif pyproject:
         count = project.dependencies
         how.append("dependencies are told by its build" if count is None else f"{len(count)} dependencies")
     if _SCM.search(text) and project.installed:
@@ -103,12 +133,15 @@ def analyse(repo: Repo, local: Local) -> Project:
         _find_native(repo, project, values, repo.read_text(setup) if setup else "")
     if project.native:
         how.append(f"has {project.native_reason}: {', '.join(project.native)} are installed to build it")
+    if project.requires_python is None:
+        _read_static_requires(repo, project, setup)
     if pyproject:
         project.files[pyproject] = "; ".join(how)
         if setup:
             project.files[setup] = "part of the same project"
     elif setup:
-        project.files[setup] = "; ".join((*how, "dependencies are told by running it in the build"))
+        told = () if locked else ("dependencies are told by running it in the build",)
+        project.files[setup] = "; ".join((*how, *told))
     return project
 
 
@@ -117,33 +150,87 @@ def _inside(repo: Repo, folder: str, name: str) -> str | None:
     return path if repo.tree.kind(path) in ("file", "symlink") else None
 
 
-def _read_pyproject(repo: Repo, project: Project, path: str, values: dict[str, Any], setup: str | None) -> None:
+def _read_pyproject(
+    repo: Repo, project: Project, path: str, values: dict[str, Any], setup: str | None, *, locked: bool
+) -> None:
     text = repo.read_text(path)
     table = values.get("project")
     tools = values.get("tool")
     tools = tools if isinstance(tools, dict) else {}
+    if is_poetry(values):
+        _read_poetry(repo, project, path, text, values, locked=locked)
     if "project" not in values:
-        poetry = tools.get("poetry")
-        if isinstance(poetry, dict) and poetry.get("package-mode") is False:
-            raise DetectError(
-                "is a poetry project that is no package, whose dependencies only poetry can read",
-                where=show(path),
-                hint="list its dependencies under [project], as poetry 2 has it",
-            )
         return
     if not isinstance(table, dict):
         raise DetectError("[project] is not a table", where=_at(path, text, "project"))
     name = table.get("name")
     if isinstance(name, str) and re.match(r"[A-Za-z0-9._-]{1,100}\Z", name):
-        project.title = name
+        project.title, project.name = name, _normal(name)
     _read_requires_python(project, path, text, table)
-    project.dependencies = _known_dependencies(repo, project, path, text, table, tools)
+    if not locked and project.dependencies is None:
+        project.dependencies = _known_dependencies(repo, project, path, text, table, tools)
     if "build-system" not in values and setup is None and not _has_package(repo, project, tools):
         project.installed = False
-        if project.dependencies is None:
+        if project.dependencies is None and not locked:
             raise DetectError(
                 "has no [build-system], so that the dependencies it calls dynamic cannot be found out", where=show(path)
             )
+
+
+def _read_poetry(repo: Repo, project: Project, path: str, text: str, values: dict[str, Any], *, locked: bool) -> None:
+    table: dict[str, Any] = values["tool"]["poetry"]
+    name = table.get("name")
+    if isinstance(name, str) and re.match(r"[A-Za-z0-9._-]{1,100}\Z", name):
+        project.title, project.name = name, _normal(name)
+    if python := python_versions(values):
+        project.requires_python_where = _at(path, text, python)
+        project.requires_python = parse_constraint(python, project.requires_python_where)
+    if table.get("package-mode") is False:
+        project.installed, project.why_not = False, "is no package (package-mode)"
+    elif "packages" not in table and not _has_package(repo, project, {}):
+        project.installed = False
+    if locked:
+        return
+
+    lines: list[str] = []
+    indexes, locals_ = dict(sources(values)), []
+    asked = {_normal(extra) for extra in project.local.extras}
+    extras = table.get("extras", {})
+    extras = extras if isinstance(extras, dict) else {}
+    of_extras = {_normal(str(other)) for extra, names in extras.items() if _normal(extra) in asked for other in names}
+    for dependency in dependencies(values, lambda word: _at(path, text, word)):
+        where = _at(path, text, dependency.name)
+        if dependency.optional and _normal(dependency.name) not in of_extras:
+            continue
+        if dependency.source is not None and dependency.source[0] == "path":
+            inside = posixpath.join(project.local.path, dependency.source[1])
+            editable = dependency.spec.get("develop") is True
+            locals_.append(local_project(repo, inside, where, editable=editable))
+            continue
+        line = clean_requirement(dependency.requirement(where), where)
+        if isinstance(line, Local):
+            raise DetectError("a dependency that is a path", where=where)
+        lines.append(line)
+    for url in indexes.values():
+        check_index(url, _at(path, text, url))
+    project.indexes = tuple(url for url in indexes.values() if host_of(url) not in PYPI)
+    project.locals = tuple(locals_)
+    project.dependencies = tuple(lines)
+
+
+def _read_static_requires(repo: Repo, project: Project, setup: str | None) -> None:
+    """`python_requires` of setup.cfg, or of setup.py where it is written out: it is not run."""
+    for path in (_inside(repo, project.local.path, "setup.cfg"), setup):
+        text = repo.read_text(path) if path else ""
+        match = _PYTHON_REQUIRES.search(text) if path != setup else _PYTHON_REQUIRES_CALL.search(text)
+        if path and match:
+            where = f"{show(path)}:{text.count(chr(10), 0, match.start('versions')) + 1}"
+            try:
+                versions = SpecifierSet(match["versions"])
+            except InvalidSpecifier:
+                raise DetectError(f"'{show(match['versions'])}' is not a version specifier", where=where) from None
+            project.requires_python, project.requires_python_where = Constraint(match["versions"], (versions,)), where
+            return
 
 
 def _known_dependencies(
@@ -192,7 +279,7 @@ def _read_requires_python(project: Project, path: str, text: str, table: dict[st
     if not isinstance(wanted, str):
         raise DetectError("requires-python is not a string", where=where)
     try:
-        project.requires_python = SpecifierSet(wanted)
+        project.requires_python = Constraint(wanted, (SpecifierSet(wanted),))
     except InvalidSpecifier:
         raise DetectError(f"requires-python '{show(wanted)}' is not a version specifier", where=where) from None
     project.requires_python_where = where

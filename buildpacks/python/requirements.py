@@ -32,6 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
 _ARCHIVES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz", ".tar.xz")
 _BINARY_VALUE = re.compile(r"(:all:|:none:|[A-Za-z0-9._-]+)(,(:all:|:none:|[A-Za-z0-9._-]+))*\Z")
 
+_INDEXES = ("--index-url", "--extra-index-url", "--find-links")
 _LONG = {"-r": "--requirement", "-c": "--constraint", "-e": "--editable", "-i": "--index-url", "-f": "--find-links"}
 _IGNORED = {
     "--prefer-binary": "wheels are preferred anyway",
@@ -80,7 +81,7 @@ class Requirements:
         locals: Projects inside the repository.
         files: File read -> what was made of it.
         prereleases: `--pre` was said.
-        has_extra_index: `--extra-index-url` was said.
+        no_binary: Names (`:all:` for every one) that must not be taken as wheels.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -89,7 +90,7 @@ class Requirements:
     locals: list[Local] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     prereleases: bool = False
-    has_extra_index: bool = False
+    no_binary: set[str] = field(default_factory=set)
 
     def text(self, *, sources: bool) -> str:
         """A requirements file for uv.
@@ -105,9 +106,47 @@ class Requirements:
         """The lines that can be had without building anything, if the index has a wheel."""
         return [line for line in self.lines if not _needs_build(line)]
 
+    @property
+    def from_index(self) -> list[str]:
+        """The lines that name something on the index, with their hashes."""
+        return [line for line in self.lines if not _url(line)]
+
+    @property
+    def plain_constraints(self) -> list[str]:
+        """The constraints that name something on the index."""
+        return [line for line in self.constraints if not _url(line)]
+
+    @property
+    def elsewhere(self) -> set[str]:
+        """Normalised names of what is not to be taken as a wheel from the index, as far as they are known."""
+        urls = [line for line in (*self.lines, *self.constraints) if _url(line)]
+        return {*filter(None, map(_url_name, urls)), *self.no_binary}
+
+    @property
+    def has_sources(self) -> bool:
+        """Something comes from a URL."""
+        return any(map(_url, (*self.lines, *self.constraints)))
+
+    @property
+    def builds_all(self) -> bool:
+        """Nothing at all may be taken as a wheel."""
+        return ":all:" in self.no_binary
+
+    @property
+    def has_indexes(self) -> bool:
+        """The repository names an index of its own."""
+        return any(line.startswith(_INDEXES) for line in self.options)
+
+    @property
+    def has_extra_index(self) -> bool:
+        """It names one besides the site's."""
+        return any(line.startswith("--extra-index-url") for line in self.options)
+
     def add_project(self, project: Project) -> None:
         """Add what a project's metadata says it depends on."""
         self.lines.extend(line for line in project.dependencies or () if line not in self.lines)
+        options = (f"--extra-index-url {url}" for url in project.indexes)
+        self.options.extend(option for option in options if option not in self.options)
 
 
 def read_requirements(repo: Repo, path: str) -> Requirements:
@@ -130,6 +169,7 @@ def clean_requirement(text: str, where: str) -> str | Local:
     Raises:
         DetectError: Not a requirement, or one that is not allowed.
     """
+    _check_characters(text, where)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) or re.match(r"[a-z]+\+[a-z]+:", text):
         return _url_line(text, where)
     if text.startswith("file:"):
@@ -153,10 +193,31 @@ def clean_requirement(text: str, where: str) -> str | Local:
     return _canonical(requirement)
 
 
+def local_project(repo: Repo, path: str, where: str, *, editable: bool) -> Local:
+    """A folder or an archive of the repository that something names.
+
+    Raises:
+        DetectError: It is outside, or not there.
+    """
+    _check_characters(path, where)
+    return _look_up(repo, _local(path, where, editable=editable))
+
+
+def check_index(url: str, where: str) -> None:
+    """Check the URL of an index.
+
+    Raises:
+        DetectError: Not https, with credentials, or malformed.
+    """
+    if "${" in url:
+        _check_characters(url, where)
+    _check_url(url, where, schemes=("https",))
+
+
 def requirement_name(line: str) -> str:
     """Name of the package a cleaned line asks for, "" for a bare URL."""
     match = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?!\S*://)", line)
-    return re.sub(r"[-_.]+", "-", match[1]).lower() if match and not re.match(r"\S+://", line) else ""
+    return _normal(match[1]) if match and not re.match(r"\S+://", line) else ""
 
 
 def _canonical(requirement: Requirement) -> str:
@@ -267,17 +328,21 @@ def _option(
         _read(repo, included, found, constraint=constraint or name == "--constraint", above=(*above, path))
     elif name == "--editable":
         found.locals.extend(_editable(repo, value, where, found))
-    elif name in ("--index-url", "--extra-index-url", "--find-links"):
+    elif name in _INDEXES:
         _check_url(value, where, schemes=("https",))
         option = f"{name} {value}"
         if option not in found.options:
             found.options.append(option)
-        found.has_extra_index |= name == "--extra-index-url"
-        notes.append(f"packages also from {show(value)}")
+        notes.append(f"packages also from {show(value)}, so that the build finds the versions")
     elif name in ("--no-binary", "--only-binary"):
         if not _BINARY_VALUE.match(value):
             raise _bad(f"{name} needs names of packages", where)
         found.options.append(f"{name} {value}")
+        if name == "--no-binary":
+            names = value.split(",")
+            # As pip has it: `:none:` takes back what was said before.
+            kept = set() if ":none:" in names else found.no_binary
+            found.no_binary = kept | {_normal(name) for name in names if name != ":none:"}
     elif name == "--pre" and not value:
         found.prereleases = True
     elif name in _IGNORED:
@@ -401,10 +466,27 @@ def _check_url(url: str, where: str, *, schemes: tuple[str, ...] = ("https", "gi
         raise _bad("has a URL whose revision could be an option", where)
 
 
+def _url(line: str) -> str:
+    """The URL that a cleaned line names, "" for one that names something on the index."""
+    match = re.search(r"(?:^|@\s*)((?:git\+)?https://\S+)", line)
+    return match[1] if match else ""
+
+
+def _url_name(line: str) -> str:
+    """Normalised name of what a line with a URL installs, "" if only building it would tell."""
+    name = requirement_name(line)
+    file = _url(line).partition("#")[0].rpartition("/")[2]
+    return name or (_normal(unquote(file).partition("-")[0]) if file.endswith(".whl") else "")
+
+
 def _needs_build(line: str) -> bool:
     """The line cannot be had as a wheel."""
-    match = re.search(r"(?:^|@\s*)((?:git\+)?https://\S+)", line)
-    return match is not None and not match[1].partition("#")[0].endswith(".whl")
+    url = _url(line)
+    return bool(url) and not url.partition("#")[0].endswith(".whl")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _spelling(text: str) -> str | None:

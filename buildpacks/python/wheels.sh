@@ -1,8 +1,9 @@
-# Unpacks wheels, and runs nothing that came with them: this step sees the site's credentials and the shared cache.
-files=/run/hpcbinder/step/files
+# Unpacks the wheels of a lock, and runs nothing that came with them: this step sees the site's credentials and the
+# shared cache.
 export UV_CACHE_DIR=/run/hpcbinder/cache/uv
-if ! /run/hpcbinder/tools/uv pip install --quiet --python /opt/env/bin/python --no-build \
-    -r "$files/always.txt" -r "$files/wheels.txt" -c "$files/constraints.txt"; then
-    echo "hpcbinder: not all of it can be had as wheels; the next step tries to build what is missing." >&2
-fi
+"$uv" pip install --quiet --python "$python" --no-deps --require-hashes --only-binary :all: -r "$files/wheels.txt"
+fix_kernel
+compile_bytecode
+install -D -m 644 "$files/python.json" /opt/hpcbinder/packages/python.json
+rm -f /opt/env/.lock
 settle /opt

@@ -105,7 +105,7 @@ def test_a_projects_dependencies_are_a_layer_below_the_project(tmp_path: Path) -
     )
     assert dependencies(plan) == ["numpy>=1.20", 'scipy ; python_version > "3"']
     project = step(plan, "python/project")
-    assert project.data == {"dependencies": "no\n", "targets": "plain\t.\t\n"}
+    assert project.data == {"targets": "plain\t.\t\n"}
     assert project.reads == ("my_tool/__init__.py", "pyproject.toml")
     assert project.reason == "installs My.Tool"
     assert reason(plan, "pyproject.toml") == "used: is installed; 2 dependencies"
@@ -123,7 +123,7 @@ def test_extras_are_dependencies_too(tmp_path: Path) -> None:
     assert step(plan, "python/project").into_repo
     # What an extra of itself comes to, only the build can tell.
     plan = plan_of(tmp_path, {"requirements.txt": ".[all]"})
-    assert step(plan, "python/project").data["dependencies"] == "yes\n"
+    assert "requirements.txt" in step(plan, "python/project").data
     with pytest.raises(DetectError, match=r"^requirements\.txt:1: asks for the extra 'none'"):
         plan_of(tmp_path, {"requirements.txt": ".[none]"})
 
@@ -133,7 +133,6 @@ def test_setup_py_is_never_run_here_and_its_dependencies_wait_for_the_build(tmp_
     plan = plan_of(tmp_path / "repo", {"setup.py": f"open({str(canary)!r}, 'w')", "requirements.txt": "numpy"})
     assert not canary.exists()
     project = step(plan, "python/project")
-    assert project.data["dependencies"] == "yes\n"
     # The repository's pins hold for it as well.
     assert project.data["requirements.txt"] == "numpy\n"
     assert project.runs_repository_code and not project.caches
@@ -148,7 +147,7 @@ def test_dependencies_that_setuptools_reads_from_a_file_are_known(tmp_path: Path
     }
     plan = plan_of(tmp_path, files)
     assert dependencies(plan) == ["numpy"]
-    assert step(plan, "python/project").data["dependencies"] == "no\n"
+    assert "requirements.txt" not in step(plan, "python/project").data
     assert reason(plan, "deps.txt") == "used: 1 dependencies of x"
 
 
@@ -192,10 +191,6 @@ def test_settings_of_tools_are_no_project(tmp_path: Path, text: str) -> None:
         ("[project]\nname='x'\ndependencies = ['a @ file:b']", r":3: a dependency that is a path"),
         ("[project]\nname='x'\noptional-dependencies = 3", r":3: optional-dependencies is not a table"),
         ("[project]\nname='x'\ndynamic = ['dependencies']", r": has no \[build-system\]"),
-        (
-            "[tool.poetry]\npackage-mode = false\n[build-system]\nrequires=[]",
-            r": is a poetry project that is no package",
-        ),
         ("a = " + "[" * 100_000, r": malformed TOML"),
         ("a\0b", r":1: has a NUL byte"),
     ],
@@ -203,18 +198,6 @@ def test_settings_of_tools_are_no_project(tmp_path: Path, text: str) -> None:
 def test_a_pyproject_that_says_what_cannot_be(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DetectError, match=rf"^pyproject\.toml{message}"):
         plan_of(tmp_path, {"pyproject.toml": text})
-
-
-def test_poetry_and_locks(tmp_path: Path) -> None:
-    files = {
-        "pyproject.toml": "[tool.poetry]\nname = 'x'\n[build-system]\nrequires = ['poetry-core']\n",
-        "poetry.lock": "",
-        "uv.lock": "",
-    }
-    plan = plan_of(tmp_path, files)
-    assert step(plan, "python/project").data["dependencies"] == "yes\n"
-    for name in ("poetry.lock", "uv.lock"):
-        assert reason(plan, name).startswith("not used: locks are not read yet")
 
 
 @pytest.mark.parametrize(

@@ -153,9 +153,17 @@ def test_wheels_come_first_and_what_must_be_built_later(tmp_path: Path) -> None:
 
 def test_options_that_change_how_uv_resolves_are_variables_of_the_steps(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, {"requirements.txt": "--pre\n--extra-index-url https://example.org/\nnumpy"})
+    assert step(plan, "python/packages").env == {
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_PRERELEASE": "allow",
+    }
+    assert (
+        reason(plan, "requirements.txt")
+        == "used: 1 requirement; packages also from https://example.org/, so that the build finds the versions"
+    )
+    plan = plan_of(tmp_path, {"requirements.txt": "--pre\nnumpy"})
     for name in ("python/wheels", "python/packages"):
-        assert step(plan, name).env == {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_PRERELEASE": "allow"}
-    assert reason(plan, "requirements.txt") == "used: 1 requirement; packages also from https://example.org/"
+        assert step(plan, name).env == {"UV_PRERELEASE": "allow"}
 
 
 def test_what_is_ignored_is_said(tmp_path: Path) -> None:
