@@ -1,6 +1,23 @@
 """The images there are: content-addressed folders on a shared file system, no database."""
 
-from hpcbinder.catalog.files import remove_tree
+from hpcbinder.catalog.files import make_folder, remove_tree, write_atomic
+from hpcbinder.catalog.logs import LogBook
+from hpcbinder.catalog.logs import read as read_log
+from hpcbinder.catalog.record import dump, parse
 from hpcbinder.catalog.store import Catalog
+from hpcbinder.catalog.sweep import Item, items
+from hpcbinder.catalog.sweep import size as size_on_disk
 
-__all__ = ["Catalog", "remove_tree"]
+__all__ = [
+    "Catalog",
+    "Item",
+    "LogBook",
+    "dump",
+    "items",
+    "make_folder",
+    "parse",
+    "read_log",
+    "remove_tree",
+    "size_on_disk",
+    "write_atomic",
+]

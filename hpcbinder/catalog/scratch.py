@@ -50,34 +50,49 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 def clean(folder: Path) -> None:
     """Remove what dead processes left in `folder`. What cannot be removed is left; nothing is raised."""
+    for _ in _dead(folder, remove=True):
+        pass
+
+
+def dead(folder: Path) -> list[Path]:
+    """What `clean` would remove."""
+    return list(_dead(folder, remove=False))
+
+
+def _dead(folder: Path, *, remove: bool) -> Iterator[Path]:
     try:
         names = os.listdir(folder)  # noqa: PTH208 (names, not paths)
     except OSError:
         return
     owned = {name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
-    for name in owned:
-        _clean_one(folder / name)
-    for name in set(names) - owned - {name + _SUFFIX for name in owned}:
+    for name in sorted(owned):
+        if _is_dead(folder / name, remove=remove):
+            yield folder / name
+    for name in sorted(set(names) - owned - {name + _SUFFIX for name in owned}):
         path = folder / name  # its owner file is gone: somebody else is removing it, or was
         if _age(path) > OLD:
-            remove_tree(path)
+            if remove:
+                remove_tree(path)
+            yield path
 
 
-def _clean_one(path: Path) -> None:
+def _is_dead(path: Path, *, remove: bool) -> bool:
     owner = path.with_name(path.name + _SUFFIX)
     try:
         descriptor = os.open(owner, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return
+        return False
     try:
         if not _from_here(os.read(descriptor, 4096)) and _age(owner) < OLD:
-            return
+            return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        remove_tree(path)
-        if not path.exists():
-            owner.unlink(missing_ok=True)
+        if remove:
+            remove_tree(path)
+            if not path.exists():
+                owner.unlink(missing_ok=True)
+        return True
     except OSError:
-        return
+        return False
     finally:
         os.close(descriptor)
 

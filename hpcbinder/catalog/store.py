@@ -5,7 +5,11 @@ A store is a folder:
     version               "1"
     images/ID/            a finished image: record.json and its formats
     layers/, bases/       caches of convert and bases, named by content
+    blobs/                what layers became when they were pushed, named by DiffID
+    pins/, interpreters/  what the room of bases found out once
     registered/ID.json    kernels a person registered of a site's image
+    pushed/ID.json        where a person pushed a site's image
+    logs/ID/RUN/          what was said while an image was built, or failed to be
     locks/, tmp/          of running processes
 
 What is in `images/` is complete: a folder is filled in `tmp/` and renamed into place.
@@ -14,22 +18,28 @@ What is in `images/` is complete: a folder is filled in `tmp/` and renamed into 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hpcbinder.catalog.files import make_folder, publish, remove_tree, sync_folder, write_atomic, writing
+from hpcbinder.catalog.logs import LogBook, runs
 from hpcbinder.catalog.record import NAME, dump, load_entry, parse, relative_formats
 from hpcbinder.catalog.scratch import clean, scratch
+from hpcbinder.catalog.sweep import Item
 from hpcbinder.errors import CatalogError
 from hpcbinder.model import Entry, RegisteredKernel
 from hpcbinder.text import one_line
 
 _VERSION = 1
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
-_FOLDERS = ("images", "layers", "bases", "registered", "locks", "tmp")
+_FOLDERS = ("images", "layers", "bases", "blobs", "registered", "pushed", "logs", "locks", "tmp")
+_IN_USE = "in-use"
+"""Held shared by all who work in the store, alone by who removes what nobody needs."""
 _ASIDE = ".old-"
 """`images/.old-ID` holds an image while its successor is put in place."""
 
@@ -45,6 +55,7 @@ class Catalog:
     def __init__(self, path: Path, site: Sequence[Path] = ()) -> None:
         self.path = path
         self.site = tuple(site)
+        self._alone = False
 
     @property
     def layers_dir(self) -> Path:
@@ -64,19 +75,109 @@ class Catalog:
         """
         return self._prepared() / "bases"
 
+    @property
+    def blobs_dir(self) -> Path:
+        """What registries know of layers, there to be written to.
+
+        Raises:
+            CatalogError: The store cannot be written.
+        """
+        return self._prepared() / "blobs"
+
     @contextmanager
     def temporary(self) -> Iterator[Path]:
         """A private scratch folder on the store's file system, removed at the end.
 
-        What processes that were killed left behind is removed first.
+        What processes that were killed left behind is removed first. As long as it is there no layer or base goes away.
 
         Raises:
             CatalogError: The store cannot be written.
         """
         folder = self._prepared() / "tmp"
         clean(folder)
-        with scratch(folder) as path:
+        with self.working(), scratch(folder) as path:
             yield path
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Keep what is there from being removed by others as garbage; waits while they do that.
+
+        Raises:
+            CatalogError: The store cannot be written or has no locks.
+        """
+        if self._alone:  # another handle on the lock would wait for our own
+            yield
+            return
+        self._prepared()
+        with self._in_use(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Be the only one who works in the store: whoever begins to (`working`, `temporary`) waits until the body ends.
+
+        Yields:
+            False if others are at work now. Nobody is waited for.
+
+        Raises:
+            CatalogError: The store cannot be written or has no locks.
+        """
+        self._prepared()
+        with self._in_use(fcntl.LOCK_EX | fcntl.LOCK_NB) as held:
+            self._alone = held
+            try:
+                yield held
+            finally:
+                self._alone = False
+
+    @contextmanager
+    def _in_use(self, how: int) -> Iterator[bool]:
+        path = self.path / "locks" / _IN_USE
+        with writing(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            with writing(path):
+                try:
+                    fcntl.flock(descriptor, how)
+                    held = True
+                except BlockingIOError:
+                    held = False
+            yield held
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def logged(self, id_: str, book: LogBook) -> Iterator[None]:
+        """Keep what is said while the image `id_` is built; for who holds its `lock`.
+
+        Raises:
+            CatalogError: The store cannot be written.
+        """
+        with book.kept(self._prepared() / "logs" / _checked(id_)):
+            yield
+
+    def log(self, id_or_prefix: str, *, previous: bool = False) -> Path:
+        """The newest log of an image, or of one that failed to be built; the only one whose id begins so.
+
+        Args:
+            previous: Of the build before.
+
+        Returns:
+            A folder to `read_log`.
+
+        Raises:
+            CatalogError: There is none, or several images' ids begin so.
+        """
+        ids = self.ids(logs=True)
+        matches = [id_ for id_ in ids if id_or_prefix and id_.startswith(id_or_prefix)]
+        if id_or_prefix not in matches and len(matches) != 1:
+            raise _unclear(id_or_prefix, matches, ids)
+        id_ = id_or_prefix if id_or_prefix in matches else matches[0]
+        kept = next((found for store in (self.path, *self.site) if (found := runs(store / "logs" / id_))), ())
+        if len(kept) <= previous:
+            what = "only one log" if kept else "no log that you can read"
+            raise CatalogError(f"there is {what} of {id_}", hint="each build keeps one, --rebuild makes a new one")
+        return kept[-2 if previous else -1]
 
     @contextmanager
     def lock(self, id_: str, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
@@ -142,20 +243,78 @@ class Catalog:
         matches = [id_ for id_ in ids if id_or_prefix and id_.startswith(id_or_prefix)]
         if len(matches) == 1 and (entry := self.find(matches[0])):
             return entry
-        asked = one_line(id_or_prefix, 80)
-        if len(matches) > 1:
-            shown = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
-            raise CatalogError(f"{asked} is the beginning of {len(matches)} images", hint=shown)
-        raise CatalogError(f"no image {asked!r} in the catalog", hint=_hint(asked, ids))
+        raise _unclear(id_or_prefix, matches, ids)
 
-    def list(self) -> list[Entry]:
-        """Every entry, newest first; of two stores that have the same id, the writable one's.
+    def ids(self, *, logs: bool = False) -> Sequence[str]:
+        """The ids there are, sorted; without a look at any record.
+
+        Args:
+            logs: Also those that only have a log, because they failed to be built.
 
         Raises:
-            CatalogError: A record is damaged or cannot be read.
+            CatalogError: A store cannot be read.
         """
-        entries = [entry for id_ in self._ids() if (entry := self.find(id_))]
+        ids = set(self._ids())
+        for store in (self.path, *self.site) if logs else ():
+            try:
+                ids.update(name for name in os.listdir(store / "logs") if _ID.fullmatch(name))  # noqa: PTH208
+            except OSError:
+                continue  # none yet, or not ours to see
+        return sorted(ids)
+
+    def list(self, *, damaged: Callable[[CatalogError], None] | None = None) -> list[Entry]:
+        """Every entry, newest first; of two stores that have the same id, the writable one's.
+
+        Args:
+            damaged: Gets what is wrong with a store or a record that cannot be read, which is then left out.
+
+        Raises:
+            CatalogError: A record is damaged or cannot be read, and `damaged` is None.
+        """
+        entries = []
+        for id_ in self._ids(damaged):
+            try:
+                entry = self.find(id_)
+            except CatalogError as error:
+                if damaged is None:
+                    raise
+                damaged(error)
+                continue
+            if entry is not None:
+                entries.append(entry)
         return sorted(entries, key=lambda entry: (-entry.created, entry.id))
+
+    def own(self, entry: Entry) -> bool:
+        """Whether an entry's image lies in the writable store."""
+        return any(place.is_dir() for place in self._places(self.path, _checked(entry.id)))
+
+    @contextmanager
+    def running(self, entry: Entry) -> Iterator[None]:
+        """Let others know that an image is being run, as far as its file system can: see `is_running`."""
+        descriptors = []
+        try:
+            for path in entry.formats.values():
+                try:
+                    descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                    fcntl.flock(descriptors[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError:
+                    continue
+            yield
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def is_running(self, entry: Entry) -> bool:
+        """Whether somebody runs an image (`running`)."""
+        for path in entry.formats.values():
+            try:
+                with open(path, "r+b") as file:  # noqa: PTH123 (NFS wants it open for writing)
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:
+                continue
+        return False
 
     def add(self, entry: Entry, folder: Path) -> Entry:
         """Move a finished image in place, atomically, instead of one that may be there.
@@ -209,6 +368,26 @@ class Catalog:
                 self._registered(id_).unlink(missing_ok=True)
         return self._loaded(id_)
 
+    def pushed(self, id_: str, reference: str, digest: str) -> Entry:
+        """Keep that an image was pushed; of a site's image in the writable store.
+
+        Raises:
+            CatalogError: The image is not in the catalog (any more), or the store cannot be written.
+        """
+        with self._locked("records"), writing(self.path):
+            self._settle(_checked(id_))
+            own = self._load(self.path, id_)
+            found = own or self.find(id_)
+            if found is None:
+                raise CatalogError(f"no image {id_} in the catalog (any more)")
+            pushed = {**found.pushed, reference: digest}
+            if own is not None:
+                folder = self.path / "images" / id_
+                write_atomic(folder / NAME, dump(relative_formats(dataclasses.replace(own, pushed=pushed), folder)))
+            else:
+                write_atomic(self.path / "pushed" / f"{id_}.json", dump(pushed))
+        return self._loaded(id_)
+
     def remove(self, id_: str) -> None:
         """Remove an image. Layers and bases that others may share stay.
 
@@ -226,6 +405,33 @@ class Catalog:
             self._settle(id_)
             (self.path / "images" / id_).rename(trash / "image")
             sync_folder(self.path / "images")
+            remove_tree(self.path / "logs" / id_)
+
+    def discard(self, items: Sequence[Item]) -> None:
+        """Remove some of the store's `items`, for who is `alone` in it; each is gone at once for whoever looks.
+
+        Raises:
+            CatalogError: The store cannot be written.
+        """
+        with self.temporary() as trash, writing(self.path):
+            for number, item in enumerate(items):
+                if item.path.is_dir() and not item.path.is_symlink():
+                    try:
+                        item.path.rename(trash / str(number))
+                        continue
+                    except FileNotFoundError:  # a killed process's folder: `temporary` was faster
+                        continue
+                item.path.unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        """Finish what processes left that were killed in the middle of `add`.
+
+        Raises:
+            CatalogError: The store cannot be written.
+        """
+        with self._locked("records"), writing(self.path):
+            for id_ in self._ids():
+                self._settle(id_)
 
     def _prepared(self) -> Path:
         """The writable store, with its folders."""
@@ -238,7 +444,7 @@ class Catalog:
                 make_folder(self.path / name)
         return self.path
 
-    def _ids(self) -> Sequence[str]:
+    def _ids(self, damaged: Callable[[CatalogError], None] | None = None) -> Sequence[str]:
         ids: set[str] = set()
         for store in (self.path, *self.site):
             try:
@@ -246,7 +452,11 @@ class Catalog:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                raise CatalogError(f"cannot read the store: {error.strerror}", where=str(store)) from error
+                unreadable = CatalogError(f"cannot read the store: {error.strerror}", where=str(store))
+                if damaged is None:
+                    raise unreadable from error
+                damaged(unreadable)
+                continue
             ids.update(id_ for name in names if _ID.fullmatch(id_ := name.removeprefix(_ASIDE)))
         return sorted(ids)
 
@@ -264,7 +474,7 @@ class Catalog:
         if entry.id != id_:
             raise CatalogError("damaged record: it is another image's", where=str(store / "images" / id_ / NAME))
         if store != self.path:
-            entry = dataclasses.replace(entry, registered=self._own_kernels(id_))
+            entry = dataclasses.replace(entry, registered=self._own_kernels(id_), pushed=self._own_pushes(id_))
         return entry
 
     def _loaded(self, id_: str) -> Entry:
@@ -277,15 +487,22 @@ class Catalog:
         return self.path / "registered" / f"{id_}.json"
 
     def _own_kernels(self, id_: str) -> tuple[RegisteredKernel, ...]:
-        path = self._registered(id_)
+        kernels: tuple[RegisteredKernel, ...] = self._own(self._registered(id_), tuple[RegisteredKernel, ...], ())
+        return kernels
+
+    def _own_pushes(self, id_: str) -> Mapping[str, str]:
+        pushes: Mapping[str, str] = self._own(self.path / "pushed" / f"{id_}.json", Mapping[str, str], {})
+        return pushes
+
+    def _own(self, path: Path, kind: Any, nothing: Any) -> Any:
+        """What a person keeps about a site's image."""
         try:
             raw = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            return ()
+            return nothing
         except OSError as error:
             raise CatalogError(f"cannot be read: {error.strerror}", where=str(path)) from error
-        kernels: tuple[RegisteredKernel, ...] = parse(raw, tuple[RegisteredKernel, ...], path)
-        return kernels
+        return parse(raw, kind, path)
 
     def _settle(self, id_: str) -> None:
         """Finish what a process killed in the middle of `add` left."""
@@ -296,6 +513,14 @@ class Catalog:
             remove_tree(aside)
         else:
             aside.rename(folder)
+
+
+def _unclear(asked: str, matches: Sequence[str], ids: Sequence[str]) -> CatalogError:
+    shown = one_line(asked, 80)
+    if len(matches) > 1:
+        some = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
+        return CatalogError(f"{shown} is the beginning of {len(matches)} images", hint=some)
+    return CatalogError(f"no image {shown!r} in the catalog", hint=_hint(shown, ids))
 
 
 def _checked(id_: str) -> str:

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import click
 
-from hpcbinder.cli.options import kernel_options, runtime_option, source_options
+from hpcbinder.cli.options import kernel_options, lock_options, runtime_option, source_options
 from hpcbinder.cli.session import Session
 
 
 @click.command("build")
 @source_options
+@lock_options
 @kernel_options
 @runtime_option
-@click.option("--engine", metavar="NAME", help="What builds: auto or docker.")
+@click.option("--engine", metavar="NAME", help="What builds: auto, docker, podman or buildah.")
 @click.option("--format", "formats", metavar="NAME", multiple=True, help="sif, squashfs, shifter; can be repeated.")
 @click.option("--no-register", is_flag=True, help="Stop before registering kernels.")
 @click.option("--rebuild", is_flag=True, help="Build even if the catalog has this image.")
+@click.option("--push", metavar="REGISTRY/NAME[:TAG]", help="Push the image there in the end (see `hpcbinder push`).")
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object on stdout at the end.")
 @click.pass_obj
 def build_command(
@@ -27,6 +29,9 @@ def build_command(
     ref: str | None,
     subdir: str | None,
     without: tuple[str, ...],
+    refresh: bool,
+    no_lock: bool,
+    locks: Path | None,
     prefix: str | None,
     name: str | None,
     runtime: str | None,
@@ -34,13 +39,16 @@ def build_command(
     formats: tuple[str, ...],
     no_register: bool,
     rebuild: bool,
+    push: str | None,
     as_json: bool,
 ) -> None:
     """Fetch, detect, plan, build, convert and register SRC: from a link to a kernel.
 
-    SRC is a git URL (https, ssh, file), gh:org/repo, or a local folder, whose files are taken as they are now.
+    SRC is a git URL (https, ssh, file), gh:org/repo, gl:group/repo, a DOI or another name of a dataset
+    (Zenodo, Figshare, Dataverse, …), or a local folder, whose files are taken as they are now.
     """
     from hpcbinder.build import Request, build
+    from hpcbinder.registry import parse_reference
 
     session.setting({"build.engine": engine, "build.formats": formats, "runtime.name": runtime})
     request = Request(
@@ -52,13 +60,18 @@ def build_command(
         register=not no_register,
         kernel_prefix=Path(prefix).absolute() if prefix else None,
         kernel_name=name,
+        refresh=refresh,
+        lock=not no_lock,
+        locks=locks,
+        push=parse_reference(push) if push else None,
     )
     with session.reporter as reporter:
         entry = build(request, session.config, session.catalog, reporter)
     if as_json:
         from hpcbinder.cli.output import build_result
 
-        click.echo(json.dumps(build_result(entry)))
+        pushed = [{"reference": reference, "digest": digest} for reference, digest in entry.pushed.items()]
+        click.echo(json.dumps({**build_result(entry), "pushed": pushed[0] if pushed else None}))
     else:
         from hpcbinder.cli.output import built
 

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from hpcbinder.cli.completion import complete_id
 from hpcbinder.cli.session import Session
 
 
@@ -16,7 +17,7 @@ def list_command(session: Session, as_json: bool) -> None:
     """List the images of the catalog, newest first."""
     from hpcbinder.cli.output import build_result, image_table
 
-    entries = session.catalog.list()
+    entries = session.catalog.list(damaged=session.warn)
     if as_json:
         click.echo(json.dumps([build_result(entry) for entry in entries]))
     else:
@@ -24,10 +25,11 @@ def list_command(session: Session, as_json: bool) -> None:
 
 
 @click.command("show")
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=complete_id)
+@click.option("--packages", is_flag=True, help="Every package, not only those that the repository asks for.")
 @click.option("--json", "as_json", is_flag=True, help="Print the catalog's record.")
 @click.pass_obj
-def show_command(session: Session, id_: str, as_json: bool) -> None:
+def show_command(session: Session, id_: str, packages: bool, as_json: bool) -> None:
     """Show everything known about image ID (the start of an id is enough)."""
     from hpcbinder.cli.output import show
     from hpcbinder.model import to_json
@@ -36,11 +38,11 @@ def show_command(session: Session, id_: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(to_json(entry), indent=2))
     else:
-        show(entry)
+        show(entry, packages=packages)
 
 
 @click.command("rm")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_id)
 @click.pass_obj
 def rm_command(session: Session, ids: tuple[str, ...]) -> None:
     """Remove images: their kernels first, so that none points at nothing, and last what the engine still holds."""

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from hpcbinder.cli.completion import complete_id
 from hpcbinder.cli.options import kernel_options, runtime_option
 from hpcbinder.cli.session import Session
 
 
 @click.command("register")
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=complete_id)
 @click.option("--kernel", is_flag=True, help="As Jupyter kernels, one for each kernel the image holds.")
 @kernel_options
 @runtime_option
@@ -29,13 +30,13 @@ def register_command(
     session.setting({"runtime.name": runtime})
     folder = Path(prefix).absolute() if prefix else None
     with session.reporter as reporter:
-        entry = register(session.catalog.get(id_), session.config, session.catalog, reporter, folder, name)
-    for registered in entry.registered:
+        kernels = register(session.catalog.get(id_), session.config, session.catalog, reporter, folder, name)
+    for registered in kernels:
         click.echo(f"{registered.name}  {registered.path}")
 
 
 @click.command("unregister")
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=complete_id)
 @click.pass_obj
 def unregister_command(session: Session, id_: str) -> None:
     """Remove image ID's kernels from Jupyter; the image stays."""

@@ -13,6 +13,7 @@ import click
 from hpcbinder import __version__
 from hpcbinder.cli.session import Session
 from hpcbinder.errors import HpcbinderError
+from hpcbinder.progress import Unheard
 from hpcbinder.text import one_line
 
 # Name -> (module, summary). The summaries stand here so that --help imports no command (start-up is instant).
@@ -25,6 +26,19 @@ COMMANDS = {
     "rm": ("images", "Remove an image and its kernels."),
     "register": ("kernels", "Register an image's kernels with Jupyter."),
     "unregister": ("kernels", "Remove an image's kernels from Jupyter."),
+    "push": ("registries", "Push an image to a registry."),
+    "login": ("registries", "Log in to a registry."),
+    "logout": ("registries", "Forget the login to a registry."),
+    "inspect": ("files", "Explain a SIF or a squashfs image."),
+    "ls": ("files", "List what is inside an image."),
+    "cat": ("files", "Print a file that is inside an image."),
+    "extract": ("files", "Copy a file or a folder out of an image."),
+    "diff": ("files", "Show what differs between two images."),
+    "check": ("files", "Read a whole image and say what is damaged."),
+    "logs": ("logs", "Show what was said while an image was built."),
+    "gc": ("gc", "Remove what nothing needs any more."),
+    "doctor": ("doctor", "Say what this machine has, what is missing and what to do."),
+    "completion": ("completion", "Print the script that makes a shell complete the words."),
     "config": ("config", "Show every setting, its value and where it comes from."),
 }
 
@@ -34,14 +48,17 @@ Exit codes:
   0  done
   1  internal error (a bug: run again with --debug and report it)
   2  usage or configuration
-  3  fetch: the source, its ref or its subdirectory could not be had
+  3  fetch: the source, its ref or its subdirectory, or the package index could not be had
   4  detect: the repository asks for what cannot be done
   5  build: no engine, no base, or a step failed
-  6  convert
+  6  convert: an image cannot be made, or is damaged, or is none
   7  register
   8  catalog: no such image, or the store cannot be read or written
   9  run: no runtime here can run the image
+  10  registry: a push or a login failed
+  11  diff: the images differ
   130  interrupted
+  141  nobody reads any more what is said (stderr was closed in the middle of the work)
 `run` otherwise exits with the status of the command it ran.
 """
 
@@ -120,8 +137,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail("interrupted", 130, json_logs=session.json_logs)
     except BrokenPipeError:
         # The reader went away (`hpcbinder list | head`): nothing is wrong.
-        _give_up_stdout()
+        _give_up(1)
         sys.exit(0)
+    except Unheard:
+        _give_up(2)
+        sys.exit(141)
     except Exception as error:
         _trace(session)
         if isinstance(error, OSError):
@@ -151,7 +171,7 @@ def _complete_streams() -> None:
 def _fail_for_the_world(error: OSError, *, json_logs: bool) -> None:
     """Fail for what is nobody's bug and can happen to every command; return if it is something else."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        _give_up_stdout()
+        _give_up(1)
         where = f" {error.filename}" if error.filename else ""
         _fail(f"cannot write{where}: {error.strerror}", 1, json_logs=json_logs)
     try:
@@ -160,17 +180,20 @@ def _fail_for_the_world(error: OSError, *, json_logs: bool) -> None:
         _fail("the working directory is gone (change to another one)", 2, json_logs=json_logs)
 
 
-def _give_up_stdout() -> None:
-    """What is still buffered goes nowhere: Python would complain about it once more at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _give_up(stream: int) -> None:
+    """What is still buffered for stdout (1) or stderr (2) goes nowhere: Python would complain about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def _fail(message: str, status: int, *, json_logs: bool) -> None:
     text = one_line(message)
+    line = f"hpcbinder: {text}"
     if json_logs:
         import json
 
-        print(json.dumps({"phase": "failed", "message": text, "progress": None, "exit_code": status}), file=sys.stderr)
-    else:
-        print(f"hpcbinder: {text}", file=sys.stderr)
+        line = json.dumps({"phase": "failed", "message": text, "progress": None, "exit_code": status})
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _give_up(2)
     sys.exit(status)

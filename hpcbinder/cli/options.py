@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+
+from hpcbinder.cli.completion import complete_source, one_of
 
 Function = Callable[..., Any]
 
 
 def source_options(function: Function) -> Function:
     """SRC and what selects a part of it."""
+    return click.argument("source", metavar="SRC", shell_complete=complete_source)(selection_options(function))
+
+
+def selection_options(function: Function) -> Function:
+    """What selects a part of a source."""
     for decorate in reversed(
         (
-            click.argument("source", metavar="SRC"),
             click.option("--ref", metavar="REF", help="Branch, tag or commit (default: the remote's HEAD)."),
             click.option("--subdir", metavar="DIR", help="Folder of the repository to build from."),
             click.option(
@@ -22,6 +29,38 @@ def source_options(function: Function) -> Function:
                 metavar="PACK",
                 multiple=True,
                 help="Leave a buildpack out, and with it the files it reads.",
+            ),
+            _leave("--no-submodules", "source.submodules", "Leave the folders of git submodules empty."),
+            _leave("--no-lfs", "source.lfs", "Leave the pointers to files in Git LFS."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def _leave(flag: str, key: str, text: str) -> Callable[[Function], Function]:
+    """A flag that sets a key of the configuration to `leave`."""
+
+    def chosen(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            context.obj.setting({key: "leave"})
+
+    return click.option(flag, is_flag=True, expose_value=False, callback=chosen, help=text)
+
+
+def lock_options(function: Function) -> Function:
+    """When versions are found."""
+    for decorate in reversed(
+        (
+            click.option("--refresh", is_flag=True, help="Ask the package index and registries anew for what was found before."),
+            click.option(
+                "--no-lock", is_flag=True, help="Let the build find versions, instead of fixing them before it."
+            ),
+            click.option(
+                "--locks",
+                metavar="FILE",
+                type=click.Path(path_type=Path),
+                help="Take the versions of an image: its manifest.json, or what show --json printed.",
             ),
         )
     ):
@@ -48,5 +87,6 @@ def runtime_option(function: Function) -> Function:
     return click.option(
         "--runtime",
         metavar="NAME",
+        shell_complete=one_of("auto", "apptainer", "charliecloud", "shifter", "podman-hpc", "docker"),
         help="auto, apptainer (or Singularity), charliecloud, shifter, podman-hpc, docker.",
     )(function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -9,13 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpcbinder.model import Entry, to_json
+from hpcbinder.contract import LABEL_PREFIX, LEVEL_LABEL, OWN_LEVEL
+from hpcbinder.model import Entry, Lock, Python, to_json
 from hpcbinder.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from hpcbinder.config import Setting
+    from hpcbinder.doctor import Diagnosis
+    from hpcbinder.gc import Report
 
 
 def build_result(entry: Entry) -> dict[str, Any]:
@@ -49,6 +53,8 @@ def built(entry: Entry) -> None:
         console.print(f"  {name:<9}{path}", markup=False, soft_wrap=True)
     for kernel in entry.registered:
         console.print(f"  kernel   {kernel.name}  ({printable(kernel.display_name)})", markup=False, soft_wrap=True)
+    for reference, digest in entry.pushed.items():
+        console.print(f"  pushed   {reference}@{digest}", markup=False, soft_wrap=True)
     console.print(f"\nJupyterLab on it:  hpcbinder run {entry.id}", markup=False)
 
 
@@ -72,17 +78,26 @@ def image_table(entries: Sequence[Entry], store: Path) -> None:
     _print(table)
 
 
-def show(entry: Entry) -> None:
-    """Everything about one image."""
-    files = "as they were in the folder, uncommitted" if entry.uncommitted else "committed"
+def show(entry: Entry, *, packages: bool = False) -> None:
+    """Everything about one image.
+
+    Args:
+        packages: List all packages; else how many there are, and those that the repository asks for.
+    """
+    kept = "committed" if entry.commit else "as the archive has them"
+    files = "as they were in the folder, uncommitted" if entry.uncommitted else kept
     rows = [
         ("id", entry.id),
         ("source", entry.source + (f", folder {entry.subdir}" if entry.subdir else "")),
         ("ref", f"{entry.ref} ({files})"),
         ("commit", entry.commit or "none"),
-        ("base", f"{entry.base.name}, Python {entry.base.python}, {entry.base.architecture}"),
+        ("base", f"{entry.base.name}{_base_python(entry)}, {entry.base.architecture}"),
+        *([("level", _LEVELS[level])] if (level := _level(entry)) in _LEVELS else []),
+        *([("base image", entry.base.image)] if entry.base.image else []),
+        *([("python", _python(entry.python))] if entry.python else []),
         ("buildpacks", ", ".join(f"{p.name} {p.version} ({p.origin})" for p in entry.buildpacks)),
         ("image", f"{entry.image['name']}  {entry.image['digest']}"),
+        ("built by", entry.image.get("engine", "")),
         ("layers", str(len(entry.config.diff_ids))),
         ("size", human_size(entry.size)),
         ("created", time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(entry.created))),
@@ -90,15 +105,88 @@ def show(entry: Entry) -> None:
     rows += [(name, path) for name, path in entry.formats.items()]
     rows += [("kernel", f"{k.display_name} ({k.name}, {k.language})") for k in entry.kernels]
     rows += [("registered", f"{k.name}  {k.path}") for k in entry.registered]
+    rows += [("pushed", f"{reference}@{digest}") for reference, digest in entry.pushed.items()]
     rows += [("used" if d.used else "not used", f"{d.file}: {d.reason}") for d in entry.decisions]
-    for ecosystem, packages in entry.packages.items():
-        names = ", ".join(f"{p['name']} {p['version']}" for p in packages)
-        rows.append((f"{ecosystem} packages", f"{len(packages)}: {names}"))
+    rows += [(f"{lock.ecosystem} lock", _lock(lock)) for lock in entry.locks]
+    for ecosystem, found in entry.packages.items():
+        asked = entry.asked.get(ecosystem, ())
+        shown = [p for p in found if packages or _normal(p["name"]) in map(_normal, asked)]
+        names = ", ".join(f"{p['name']} {p['version']}" for p in shown)
+        rows.append((f"{ecosystem} packages", f"{len(found)}: {names}" if names else str(len(found))))
+        if names and len(shown) < len(found):
+            rows.append(("", f"and {len(found) - len(shown)} that came with them: show --packages"))
     table = _table("", "")
     table.show_header = False
     for key, value in rows:
         table.add_row(key, _cell(value))
     _print(table)
+
+
+_LEVELS = {
+    OWN_LEVEL: "dockerfile: made by the repository's own Dockerfile, which keeps a part of the image contract",
+}
+"""What an image keeps of the contract, if that is not all of it (docs/image-contract.md)."""
+
+
+def _level(entry: Entry) -> str:
+    return entry.config.labels.get(f"{LABEL_PREFIX}{LEVEL_LABEL}", "")
+
+
+def _base_python(entry: Entry) -> str:
+    return f", Python {entry.base.python}" if entry.base.python else ""
+
+
+def _python(python: Python) -> str:
+    where = f"Debian {python.suite}" if python.origin == "debian" else python.source
+    return f"{python.full} of {where}{f'  {python.digest}' if python.origin == 'folder' else ''}"
+
+
+def _lock(lock: Lock) -> str:
+    how = "resolved from the package index" if lock.origin == "resolved" else f"from {lock.origin}"
+    built = f"; built: {', '.join(lock.unresolved)}" if lock.unresolved else ""
+    return f"{len(lock.packages)} wheels, {how}, for {lock.platform}, Python {lock.python}{built}"
+
+
+def swept(report: Report) -> None:
+    """What `gc` removed, or would remove."""
+    console = _console()
+    verb = "would go" if report.dry_run else "removed"
+    # Locks are empty files, of no interest one by one.
+    if shown := [removed for removed in report.removed if removed.kind != "lock"]:
+        table = _table(verb.upper(), "NAME", "SIZE", "WHY")
+        for removed in shown:
+            table.add_row(removed.kind, _cell(removed.name), human_size(removed.size), _cell(removed.reason))
+        _print(table)
+    for id_, reason in report.kept.items():
+        console.print(f"kept {id_}: {printable(reason)}", markup=False, soft_wrap=True)
+    tags = sum(1 for removed in report.removed if removed.kind == "tag")
+    text = f"{verb}: {human_size(report.size)} of the store" if len(report.removed) > tags else "nothing of the store"
+    console.print(f"{text}, {tags or 'no'} image{'s' if tags != 1 else ''} of the engine", markup=False)
+
+
+def diagnosis(found: Diagnosis) -> None:
+    """What `doctor` found: a table, and at the end whether that is enough."""
+    console = _console()
+    table = _table("", "", "STATUS", "FOUND", "WHAT TO DO")
+    topic = ""
+    for finding in found.findings:
+        table.add_row(
+            finding.topic if finding.topic != topic else "",
+            _cell(finding.name),
+            _status(finding.status.value),
+            _cell(finding.found),
+            _cell(finding.advice),
+        )
+        topic = finding.topic
+    _print(table)
+    for what, why in (("build", found.cannot_build), ("run", found.cannot_run)):
+        console.print(f"{what}: {'not here: ' + why if why else 'yes'}", markup=False, soft_wrap=True)
+
+
+def _status(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text, style={"ok": "green", "problem": "bold red", "missing": "yellow"}.get(text, ""))
 
 
 def settings_table(settings: Sequence[Setting]) -> None:
@@ -119,9 +207,16 @@ def human_size(size: int) -> str:
     return f"{number:.3g} TiB"
 
 
+def _normal(name: str) -> str:
+    """A package's name, however it is written (PEP 503; Debian's names are so already)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def _value(value: object) -> str:
     if value is None:
         return "not set"
+    if isinstance(value, dict):
+        value = [f"{name}={text}" for name, text in value.items()]
     if isinstance(value, (tuple, list)):
         return " ".join(str(v) for v in value) or "none"
     return str(value)

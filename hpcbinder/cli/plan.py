@@ -10,13 +10,14 @@ from pathlib import Path
 
 import click
 
-from hpcbinder.cli.options import source_options
+from hpcbinder.cli.options import lock_options, source_options
 from hpcbinder.cli.session import Session
 from hpcbinder.errors import FetchError
 
 
 @click.command("plan")
 @source_options
+@lock_options
 @click.option(
     "--format",
     "form",
@@ -32,6 +33,9 @@ def plan_command(
     ref: str | None,
     subdir: str | None,
     without: tuple[str, ...],
+    refresh: bool,
+    no_lock: bool,
+    locks: Path | None,
     form: str,
     as_json: bool,
 ) -> None:
@@ -40,7 +44,9 @@ def plan_command(
     from hpcbinder.model import to_json
     from hpcbinder.plan import context_listing, dockerfile, explain
 
-    request = Request(source=source, ref=ref, subdir=subdir, without=without)
+    request = Request(
+        source=source, ref=ref, subdir=subdir, without=without, refresh=refresh, lock=not no_lock, locks=locks
+    )
     # A plan is for looking, also for people who have no store yet: nothing is written but this.
     with _temporary() as folder, session.reporter as reporter:
         checkout, plan = plan_source(request, session.config, folder, reporter, Clock())
@@ -50,7 +56,8 @@ def plan_command(
             from hpcbinder.bases import base_tag
             from hpcbinder.engine import tools_tag
 
-            recipe = dockerfile(plan, base_image=base_tag(plan.base), tools_image=tools_tag(), server_image=None)
+            base = base_tag(plan.base) if plan.own is None else ""
+            recipe = dockerfile(plan, base_image=base, tools_image=tools_tag(), server_image=None)
             listing = "\n".join(f"#   {line}" for line in context_listing(plan, checkout))
             text = f"{recipe.rstrip()}\n\n# Context:\n{listing}"
         else:

@@ -10,6 +10,7 @@ import time
 from types import TracebackType
 from typing import Protocol
 
+from hpcbinder.progress import Unheard
 from hpcbinder.text import one_line
 
 
@@ -33,6 +34,27 @@ def reporter(*, json_logs: bool, verbose: bool) -> ConsoleReporter:
     return PlainReporter(verbose=verbose)
 
 
+def say(line: str) -> None:
+    """One line on stderr, at once.
+
+    Raises:
+        Unheard: Nobody can read it any more.
+    """
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError as error:
+        raise Unheard from error
+
+
+def warning(text: str, *, json_logs: bool) -> None:
+    """Say, outside of any phase, what is wrong but stops nothing."""
+    line = one_line(text)
+    if json_logs:
+        say(json.dumps({"phase": "warning", "message": line, "progress": None}))
+    else:
+        say(f"hpcbinder: warning: {line}")
+
+
 class PlainReporter:
     """A line for each message, with the seconds since the start."""
 
@@ -48,12 +70,12 @@ class PlainReporter:
             # A repeated message with another percentage is for live displays only.
             if line != self._last:
                 self._last = line
-                print(f"[{time.monotonic() - self._start:6.1f}s] {line}", file=sys.stderr, flush=True)
+                say(f"[{time.monotonic() - self._start:6.1f}s] {line}")
 
     def log(self, phase: str, line: str) -> None:
         if self._verbose:
             with self._lock:
-                print(f"          {phase:>8}  | {one_line(line)}", file=sys.stderr, flush=True)
+                say(f"          {phase:>8}  | {one_line(line)}")
 
     def __enter__(self) -> PlainReporter:
         return self
@@ -78,7 +100,7 @@ class JsonReporter:
 
     def _write(self, event: dict[str, object]) -> None:
         with self._lock:
-            print(json.dumps(event), file=sys.stderr, flush=True)
+            say(json.dumps(event))
 
     def __enter__(self) -> JsonReporter:
         return self

@@ -4,25 +4,90 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from hpcbinder.cli.options import runtime_option
+from hpcbinder.cli.completion import complete_id_or_source, one_of
+from hpcbinder.cli.options import runtime_option, selection_options
 from hpcbinder.cli.session import Session
+from hpcbinder.errors import UsageError
+from hpcbinder.text import one_line
+
+if TYPE_CHECKING:
+    from hpcbinder.catalog import Catalog
+    from hpcbinder.model import Entry
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @runtime_option
-@click.argument("id_", metavar="ID")
+@selection_options
+@click.option(
+    "--engine",
+    metavar="NAME",
+    shell_complete=one_of("auto", "docker", "podman", "buildah"),
+    help="What builds, if a source is to be built: auto, docker, podman, buildah.",
+)
+@click.option("--rebuild", is_flag=True, help="Build the source even if the catalog has its image.")
+@click.argument("what", metavar="ID|SRC", shell_complete=complete_id_or_source)
 @click.argument("command", metavar="[-- CMD...]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def run_command(session: Session, id_: str, command: tuple[str, ...], runtime: str | None) -> int:
-    """Run CMD inside image ID, or JupyterLab when there is none. Exits with the command's status."""
+def run_command(
+    session: Session,
+    what: str,
+    command: tuple[str, ...],
+    runtime: str | None,
+    ref: str | None,
+    subdir: str | None,
+    without: tuple[str, ...],
+    engine: str | None,
+    rebuild: bool,
+) -> int:
+    """Run CMD inside an image, or JupyterLab when there is none. Exits with the command's status.
+
+    The image is one of the catalog, named by its ID (the start is enough), or made of SRC as `build` makes it: at once
+    if the catalog has it. No kernel is registered. With --ref, --subdir, --without or --rebuild it is a SRC, and so it
+    is if it has a / or a : in it; else an ID, or a folder of that name if no ID begins so.
+    """
     from hpcbinder.runtime import execute, run_argv
 
-    session.setting({"runtime.name": runtime})
+    session.setting({"runtime.name": runtime, "build.engine": engine})
     words = command[1:] if command[:1] == ("--",) else command
-    entry = session.catalog.get(id_)
+    source = bool(ref or subdir or without or rebuild)
+    entry = None if source else _image(what, session.catalog)
+    if entry is None:
+        entry = _built(session, what, ref, subdir, without, rebuild)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     argv = run_argv(entry, words or None, session.config.runtime, cwd=Path.cwd(), interactive=terminal)
-    return execute(argv, terminal=terminal)
+    with session.catalog.running(entry):
+        return execute(argv, terminal=terminal)
+
+
+def _image(word: str, catalog: Catalog) -> Entry | None:
+    """The image a word names, None if it names a source.
+
+    Raises:
+        CatalogError: It is neither.
+        UsageError: It can be both.
+    """
+    if "/" in word or ":" in word or word in (".", "..", "~"):
+        return None
+    ids = [id_ for id_ in catalog.ids() if word and id_.startswith(word)]
+    if word not in ids and Path(word).is_dir():
+        if ids:
+            raise UsageError(
+                f"{one_line(word, 80)} is a folder, and the beginning of the image {ids[0]}",
+                hint=f"say ./{one_line(word, 80)} or {ids[0]}",
+            )
+        return None
+    return catalog.get(word)
+
+
+def _built(
+    session: Session, source: str, ref: str | None, subdir: str | None, without: tuple[str, ...], rebuild: bool
+) -> Entry:
+    from hpcbinder.build import Request, build
+
+    request = Request(source=source, ref=ref, subdir=subdir, without=without, rebuild=rebuild, register=False)
+    with session.reporter as reporter:
+        return build(request, session.config, session.catalog, reporter)

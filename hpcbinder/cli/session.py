@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hpcbinder.catalog import Catalog
     from hpcbinder.cli.report import ConsoleReporter
     from hpcbinder.config import Config
+    from hpcbinder.errors import HpcbinderError
 
 
 @dataclass
@@ -41,6 +42,12 @@ class Session:
         from hpcbinder.catalog import Catalog
 
         return Catalog(self.config.store.path, self.config.store.site)
+
+    def warn(self, what: HpcbinderError | str) -> None:
+        """Say what is wrong, and go on."""
+        from hpcbinder.cli.report import warning
+
+        warning(str(what), json_logs=self.json_logs)
 
     @cached_property
     def reporter(self) -> ConsoleReporter:

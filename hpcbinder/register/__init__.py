@@ -13,8 +13,16 @@ from hpcbinder.model import Entry, RegisteredKernel
 from hpcbinder.register.image_kernels import image_kernels
 from hpcbinder.register.kernelspec import display_name, kernel_files
 from hpcbinder.register.place import owner, place, remove
+from hpcbinder.register.pointing import Pointing, pointing_kernels
 
-__all__ = ["image_kernels", "kernels_folder", "register_kernels", "unregister_kernels"]
+__all__ = [
+    "Pointing",
+    "image_kernels",
+    "kernels_folder",
+    "pointing_kernels",
+    "register_kernels",
+    "unregister_kernels",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -51,7 +59,7 @@ def register_kernels(
     if not entry.kernels:
         raise RegisterError(
             f"{entry.id} holds no Jupyter kernel ({', '.join(contract.KERNEL_DIRS)})",
-            hint="add ipykernel, or another kernel, to the repository's requirements",
+            hint="add ipykernel, or another kernel, to the repository's requirements, or install it in its Dockerfile",
         )
     folder = kernels_folder(config, prefix)
     try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hpcbinder import contract
 from hpcbinder.errors import ConvertError
 from hpcbinder.model import Kernel
+from hpcbinder.register.foreign import ipykernel, kernel_dirs
 from hpcbinder.text import one_line
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _DEEPEST = 32
 """Levels of metadata: what nests deeper only serves to break whoever reads it."""
 
 
-def image_kernels(image: Image, env: Mapping[str, str] | None = None) -> tuple[Kernel, ...]:
+def image_kernels(image: Image, env: Mapping[str, str] | None = None, *, foreign: bool = False) -> tuple[Kernel, ...]:
     """The kernels an image holds; of two with the same name the first one on Jupyter's path counts.
 
     A kernelspec that Jupyter could not use (no kernel.json, no argv, wrong types) is left out, as Jupyter does.
@@ -35,12 +36,14 @@ def image_kernels(image: Image, env: Mapping[str, str] | None = None) -> tuple[K
     Args:
         image: The image's squashfs, opened.
         env: The image's own environment, for `${NAME}` in a kernelspec's `env`.
+        foreign: It is none of ours: its environment tells where to look, and a Python that has ipykernel is a kernel
+            also without a kernelspec.
 
     Raises:
         ConvertError: The image is damaged.
     """
     found: dict[str, Kernel] = {}
-    for folder in contract.KERNEL_DIRS:
+    for folder in kernel_dirs(image, env or {}) if foreign else contract.KERNEL_DIRS:
         node = image.lookup(folder, follow=True)
         if node is None or node.kind != "directory":
             continue
@@ -49,6 +52,8 @@ def image_kernels(image: Image, env: Mapping[str, str] | None = None) -> tuple[K
                 kernel = _kernel(image, folder, name, env or {})
                 if kernel is not None:
                     found[name.lower()] = kernel
+    if not found and foreign and (kernel := ipykernel(image, env or {})) is not None:
+        return (kernel,)
     return tuple(found.values())
 
 

@@ -33,7 +33,7 @@ sys.exit(main(here, sys.argv[1:]))
 def display_name(entry: Entry, kernel: Kernel) -> str:
     """`ligo-binder (8c1f0a2): Python 3`: repository, commit, what the image calls the kernel."""
     name = entry.id.rpartition("-")[0] or entry.id
-    version = entry.commit[:7] if entry.commit else "folder"
+    version = entry.commit[:7] if entry.commit else "folder" if entry.uncommitted else entry.ref[:24]
     if entry.commit and entry.uncommitted:
         version += " with changes"
     # ipykernel's own addition tells kernels of one environment apart; here the repository does.

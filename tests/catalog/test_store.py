@@ -291,3 +291,25 @@ def test_a_really_full_file_system_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(CatalogError) as caught, writing(tmp_path), Path("/dev/full").open("wb", buffering=0) as file:
         file.write(b"x")
     assert str(caught.value).startswith(f"{tmp_path}: the file system is full (free some space")
+
+
+def test_pushes_are_kept_with_the_image(catalog: Catalog) -> None:
+    put(catalog, entry(AB))
+    catalog.pushed(AB, "ghcr.io/a/b:1", "sha256:x")
+    catalog.pushed(AB, "ghcr.io/a/b:2", "sha256:y")
+    catalog.pushed(AB, "ghcr.io/a/b:1", "sha256:z")
+    assert catalog.get(AB).pushed == {"ghcr.io/a/b:1": "sha256:z", "ghcr.io/a/b:2": "sha256:y"}
+    catalog.update(dataclasses.replace(catalog.get(AB), registered=(KERNEL,)))
+    assert len(catalog.get(AB).pushed) == 2
+    with pytest.raises(CatalogError, match="no image"):
+        catalog.pushed(B, "ghcr.io/a/b:1", "sha256:x")
+
+
+def test_a_person_pushes_a_sites_image_and_the_site_does_not_notice(tmp_path: Path) -> None:
+    site = Catalog(tmp_path / "site")
+    put(site, entry(AB))
+    mine = Catalog(tmp_path / "mine", [site.path])
+    mine.pushed(AB, "ghcr.io/a/b:1", "sha256:x")
+    mine.pushed(AB, "ghcr.io/a/b:2", "sha256:y")
+    assert mine.get(AB).pushed == {"ghcr.io/a/b:1": "sha256:x", "ghcr.io/a/b:2": "sha256:y"}
+    assert site.get(AB).pushed == {}

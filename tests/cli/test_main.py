@@ -120,7 +120,7 @@ def shell(line: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess
     return subprocess.run(["/bin/sh", "-c", line], cwd=cwd, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("arguments", ["list", "config", "plan .", "--help"])
+@pytest.mark.parametrize("arguments", ["list", "config", "plan . --no-lock", "--help"])
 def test_without_a_place_to_write_to_nothing_breaks(tmp_path: Path, arguments: str) -> None:
     assert shell(f'"$PROGRAM" -m hpcbinder {arguments} >&-', tmp_path).returncode == 0
     assert shell(f'"$PROGRAM" -m hpcbinder {arguments} 2>&-', tmp_path).returncode == 0
@@ -131,7 +131,7 @@ def test_messages_never_go_where_the_result_is_expected(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (8, "")
 
 
-@pytest.mark.parametrize("arguments", ["list", "config --json", "plan ."])
+@pytest.mark.parametrize("arguments", ["list", "config --json", "plan . --no-lock"])
 def test_a_full_disk_below_stdout_is_one_line(tmp_path: Path, arguments: str) -> None:
     done = shell(f'"$PROGRAM" -m hpcbinder {arguments} --json-logs >/dev/full', tmp_path)
     last = json.loads(done.stderr.splitlines()[-1])

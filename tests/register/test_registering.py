@@ -261,7 +261,8 @@ def test_whatever_an_image_calls_its_kernel(name: str, language: str, word: str)
 
 
 def test_a_local_folder_says_that_it_is_one() -> None:
-    assert display_name(entry(commit=None), PYTHON) == "ligo (folder): Python 3"
+    assert display_name(entry(commit=None, uncommitted=True), PYTHON) == "ligo (folder): Python 3"
+    assert display_name(entry(commit=None, ref="3232985"), PYTHON) == "ligo (3232985): Python 3"
     assert display_name(entry(uncommitted=True), PYTHON) == "ligo (8c1f0a2 with changes): Python 3"
 
 
