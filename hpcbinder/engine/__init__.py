@@ -1,15 +1,21 @@
 """Engines: what builds an image from a Dockerfile and hands out its layers."""
 
-from hpcbinder.engine.api import Engine, EngineImage
+from hpcbinder.engine.api import Engine, EngineImage, Foreign
+from hpcbinder.engine.buildah import BuildahEngine
 from hpcbinder.engine.docker import DockerEngine
-from hpcbinder.engine.pick import pick_engine
+from hpcbinder.engine.pick import ENGINES, pick_engine
+from hpcbinder.engine.podman import PodmanEngine
 from hpcbinder.engine.secrets import site_secrets
 from hpcbinder.engine.tools import ensure_tools_image, tools_tag
 
 __all__ = [
+    "ENGINES",
+    "BuildahEngine",
     "DockerEngine",
     "Engine",
     "EngineImage",
+    "Foreign",
+    "PodmanEngine",
     "ensure_tools_image",
     "pick_engine",
     "site_secrets",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -33,6 +34,19 @@ class EngineImage(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """A Dockerfile in a context that is not one of ours.
+
+    Attributes:
+        path: Where it is in the context.
+        arguments: Build arguments.
+    """
+
+    path: str
+    arguments: Mapping[str, str]
+
+
 class Engine(Protocol):
     """Builds images and keeps them. Every method raises BuildError when the engine does not do as it should."""
 
@@ -60,6 +74,7 @@ class Engine(Protocol):
         log: Callable[[str], None] | None = None,
         scratch: Path | None = None,
         titles: Mapping[str, str] | None = None,
+        foreign: Foreign | None = None,
     ) -> EngineImage:
         """Build the Dockerfile of a context.
 
@@ -72,10 +87,14 @@ class Engine(Protocol):
             log: Gets the build's output line by line, safe to print.
             scratch: As for `image`.
             titles: Folder in the context that a RUN line mounts -> what to call that step in the log and in errors.
+            foreign: What to build instead of the context's own `Dockerfile`.
 
         Raises:
             BuildError: A step failed (its title, the end of its output), or the engine did.
         """
+
+    def tags(self) -> list[tuple[str, int, float]]:
+        """Every tag it has, as (`name:tag`, bytes with all its layers, Unix time (s) it was made or last tagged)."""
 
     def remove(self, ref: str) -> None:
         """Take a tag (and what only it holds) away; nothing happens if there is none."""

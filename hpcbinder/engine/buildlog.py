@@ -50,7 +50,7 @@ class BuildLog:
 
     def feed(self, raw: bytes) -> None:
         """Take one line, or a piece of one that is too long."""
-        text = self._clean(raw)
+        text = clean(raw, self._hidden, r"#\d+ \d+\.\d+ ")
         match = re.match(r"#(\d+) (.*)", text)
         if match is None:
             self._failed = self._failed or text.startswith("------")
@@ -78,8 +78,8 @@ class BuildLog:
         if not failed.is_step or status is None:
             return BuildError(f"the build failed at {failed.title}: {failed.error}")
         killed = "it was killed, perhaps for want of memory"
-        hint = killed if status[1] == "137" else "--debug shows all of its output"
-        end = " / ".join(_telling(failed.lines)) or "it said nothing"
+        hint = killed if status[1] == "137" else None
+        end = " / ".join(telling(failed.lines)) or "it said nothing"
         return BuildError(f"step {failed.title} failed with exit status {status[1]}: {end}", hint=hint)
 
     def _take(self, vertex: _Vertex, text: str) -> None:
@@ -100,19 +100,26 @@ class BuildLog:
         is_step = re.match(r"\[.*\] (RUN|COPY|ADD|WORKDIR)\b", header) is not None
         return _Vertex(one_line(re.sub(r"^\[[^\]]*\] ", "", header) if is_step else header, 120), is_step)
 
-    def _clean(self, raw: bytes) -> str:
-        text = raw.decode("utf-8", "replace").rstrip("\r\n")
-        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-        prefix = re.match(r"#\d+ \d+\.\d+ ", text)
-        if "\r" in text:  # a progress bar: what stood last is what a terminal shows
-            text = (prefix[0] if prefix else "") + text.rsplit("\r", 1)[1]
-        for secret in self._hidden:
-            text = text.replace(secret, "***")
-        return one_line(redact(text))
+
+def clean(raw: bytes, hidden: Collection[str], prefix: str = "") -> str:
+    """A line of output, safe to print: no control characters, no passwords, of a progress bar its last state.
+
+    Args:
+        hidden: Texts that must never be shown, the longest first.
+        prefix: Regular expression of what stays in front of a progress bar.
+    """
+    text = raw.decode("utf-8", "replace").rstrip("\r\n")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    before = re.match(prefix, text)
+    if "\r" in text:  # a progress bar: what stood last is what a terminal shows
+        text = (before[0] if before else "") + text.rsplit("\r", 1)[1]
+    for secret in hidden:
+        text = text.replace(secret, "***")
+    return one_line(redact(text))
 
 
-def _telling(lines: Collection[str]) -> list[str]:
+def telling(lines: Collection[str]) -> list[str]:
     """Up to three lines from the end of a step's output that say what went wrong."""
     end = [line.strip() for line in lines][-15:]
-    telling = [line for line in end if _TELLING.search(line)]
-    return (telling or end)[-3:]
+    marked = [line for line in end if _TELLING.search(line)]
+    return (marked or end)[-3:]

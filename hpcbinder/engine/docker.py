@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from hpcbinder.engine.api import Foreign
 from hpcbinder.engine.dockercli import DockerCli
-from hpcbinder.errors import BuildError
-from hpcbinder.image import DockerArchive, parse_config
+from hpcbinder.errors import BuildError, ConvertError
+from hpcbinder.image import DockerArchive, parse_config, uncompressed
 from hpcbinder.model import ImageConfig
+from hpcbinder.progress import Reporter, Silent
 from hpcbinder.text import one_line
+
+_FIXED_TIME = 1577836800
+"""Unix time (s), 1 January 2020: what we load was "created" then, or never. Without any other time it counts as new."""
 
 _TIMEOUT = 600
 """Seconds the daemon may be silent; loading a large image takes it minutes."""
@@ -36,13 +44,24 @@ class DockerImage:
         return self.config.digest
 
     def layers(self, wanted: Collection[str]) -> Iterator[tuple[str, BinaryIO]]:
-        """See `EngineImage.layers`: one `docker save` into the scratch folder."""
+        """See `EngineImage.layers`: pushed where the daemon can, else one `docker save`, into the scratch folder."""
+        if missing := sorted(set(wanted) - set(self.config.diff_ids)):
+            raise ConvertError(f"the image has no layer {missing[0]}", where=self.name)
         if not wanted:
             return
-        with tempfile.NamedTemporaryFile(prefix="docker-save-", suffix=".tar", dir=self.scratch) as file:
-            self.engine.save(self.config.digest, file)
-            file.flush()
-            yield from DockerArchive(Path(file.name)).layers(wanted)
+        with tempfile.TemporaryDirectory(prefix="docker-layers-", dir=self.scratch) as name:
+            folder = Path(name)
+            files = self.engine.pushed(self, wanted, folder)
+            if files is None:
+                archive = folder / "image.tar"
+                with archive.open("wb") as out:
+                    self.engine.save(self.config.digest, out)
+                yield from DockerArchive(archive).layers(wanted)
+            else:
+                for diff_id, path in files.items():
+                    with path.open("rb", buffering=0) as file, uncompressed(file, diff_id) as stream:
+                        yield diff_id, stream
+                    path.unlink()
 
 
 class DockerEngine:
@@ -52,16 +71,23 @@ class DockerEngine:
         host: Its address as in DOCKER_HOST; None for what the environment or Docker's current context say.
         network: Network of build steps, `host` or `default`.
         environ: The environment.
+        reporter: Hears how layers come out of it.
     """
 
     name = "docker"
 
     def __init__(
-        self, host: str | None = None, *, network: str = "host", environ: Mapping[str, str] = os.environ
+        self,
+        host: str | None = None,
+        *,
+        network: str = "host",
+        environ: Mapping[str, str] = os.environ,
+        reporter: Reporter | None = None,
     ) -> None:
         self._environ = environ
         self._host = host or environ.get("DOCKER_HOST") or _current_context(environ)
         self._network = network
+        self._reporter = reporter or Silent()
         self._sdk: Any = None
         self._cli: DockerCli | None = None
 
@@ -71,8 +97,28 @@ class DockerEngine:
         Raises:
             BuildError: There is no daemon, it does not let us in, or no client here can use BuildKit.
         """
-        self._client()
+        with _explained("docker does not tell its version"):
+            parts = self._client().version().get("Components") or ()
+        if any("podman" in str(part.get("Name")).lower() for part in parts):
+            raise BuildError(
+                f"at {self._host} podman answers, which has no BuildKit", hint="--engine podman, or unset DOCKER_HOST"
+            )
         self._builder()
+
+    @property
+    def rootful(self) -> bool:
+        """Whether the daemon runs build steps as the machine's root."""
+        return not any("name=rootless" in option for option in self._info().get("SecurityOptions") or ())
+
+    @property
+    def description(self) -> str:
+        """`docker 20.10.24, as root`."""
+        return f"docker {self._info().get('ServerVersion') or ''}, {'as root' if self.rootful else 'rootless'}"
+
+    @property
+    def warning(self) -> str | None:
+        """Nothing that a person should know about it."""
+        return None
 
     def image(self, ref: str, *, scratch: Path | None = None) -> DockerImage | None:
         """See `Engine.image`."""
@@ -93,9 +139,9 @@ class DockerEngine:
             return
         with _explained(f"docker does not load {archive.name}"), archive.open("rb") as file:
             loaded = self._client().images.load(file)
-            if not any(tag in image.tags for image in loaded):
-                repository, _, version = tag.rpartition(":")
-                loaded[0].tag(repository, version)
+            repository, _, version = tag.rpartition(":")
+            # Also if it has the tag already: only now does the daemon note when it got it (see `tags`).
+            loaded[0].tag(repository, version)
 
     def build(
         self,
@@ -107,6 +153,7 @@ class DockerEngine:
         log: Callable[[str], None] | None = None,
         scratch: Path | None = None,
         titles: Mapping[str, str] | None = None,
+        foreign: Foreign | None = None,
     ) -> DockerImage:
         """See `Engine.build`."""
         self._client()
@@ -119,11 +166,32 @@ class DockerEngine:
             log=log or (lambda line: None),
             titles=titles or {},
             scratch=scratch,
+            foreign=foreign,
         )
         image = self.image(digest, scratch=scratch) or self.image(tag, scratch=scratch)
         if image is None:
             raise BuildError(f"docker built {tag} but does not have it")
         return replace(image, name=tag)
+
+    def tags(self) -> list[tuple[str, int, float]]:
+        """See `Engine.tags`."""
+        import docker.errors
+
+        found = []
+        with _explained("docker does not tell what it has"):
+            api = self._client().api
+            for image in api.images():
+                if not image.get("RepoTags"):
+                    continue
+                try:
+                    tagged = (api.inspect_image(image["Id"]).get("Metadata") or {}).get("LastTagTime") or ""
+                except docker.errors.ImageNotFound:  # it went meanwhile
+                    continue
+                created = max(float(image["Created"]), _unix_time(tagged))
+                if created <= _FIXED_TIME:
+                    created = time.time()
+                found += [(str(tag), int(image["Size"]), created) for tag in image["RepoTags"]]
+        return found
 
     def remove(self, ref: str) -> None:
         """See `Engine.remove`."""
@@ -134,6 +202,30 @@ class DockerEngine:
                 self._client().api.remove_image(ref)
             except docker.errors.ImageNotFound:
                 pass
+
+    def pushed(self, image: DockerImage, wanted: Collection[str], folder: Path) -> Mapping[str, Path] | None:
+        """Layers of an image as compressed files in a folder, see `pushed_layers`; None if they cannot be had so."""
+        from hpcbinder.engine.pushed import pushed_layers
+
+        config = image.config
+        what = f"taking {len(wanted)} new layer{'s' * (len(wanted) != 1)} out of docker"
+        try:
+            with _explained("docker does not push"):
+                api = self._client().api
+                if not api.inspect_image(config.digest).get("RepoTags"):
+                    # The tag it is pushed by would be its only one, and it would go with it.
+                    raise BuildError("an image without a name is not pushed")
+                return pushed_layers(
+                    api,
+                    config.digest,
+                    config.diff_ids,
+                    wanted,
+                    folder,
+                    progress=lambda done: self._reporter.phase("convert", what, done),
+                )
+        except BuildError as error:
+            self._reporter.log("convert", f"{error.message}: all of the image is exported instead")
+            return None
 
     def save(self, ref: str, out: IO[bytes]) -> None:
         """Write an image as `docker save` does.
@@ -159,6 +251,11 @@ class DockerEngine:
             self._sdk = client
         return self._sdk
 
+    def _info(self) -> Mapping[str, Any]:
+        with _explained("docker does not tell what it is"):
+            info: Mapping[str, Any] = self._client().info()
+            return info
+
     def _builder(self) -> DockerCli:
         if self._cli is None:
             self._cli = DockerCli.find(self._host, self._environ)
@@ -176,6 +273,14 @@ def _config(found: Mapping[str, Any]) -> ImageConfig:
         "rootfs": {"type": "layers", "diff_ids": (found.get("RootFS") or {}).get("Layers") or []},
     }
     return replace(parse_config(json.dumps(oci).encode()), digest=str(found["Id"]))
+
+
+def _unix_time(text: str) -> float:
+    """Of an RFC 3339 time as Go writes it (nanoseconds, `0001-01-01T00:00:00Z` for never); 0 if it is none."""
+    match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)\Z", text)
+    if match is None or match[1].startswith("0001"):
+        return 0.0
+    return datetime.fromisoformat(match[1] + match[2].replace("Z", "+00:00")).timestamp()
 
 
 def _current_context(environ: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from hpcbinder import process
+from hpcbinder.engine.api import Foreign
 from hpcbinder.engine.buildlog import BuildLog
 from hpcbinder.engine.secrets import passwords, secret_files
 from hpcbinder.errors import BuildError
@@ -73,6 +74,7 @@ class DockerCli:
         log: Callable[[str], None],
         titles: Mapping[str, str],
         scratch: Path | None,
+        foreign: Foreign | None = None,
     ) -> str:
         """Build, and return the image's id. See `Engine.build`.
 
@@ -85,6 +87,9 @@ class DockerCli:
             argv = [self.program, "build", "--progress=plain", f"--network={network}", f"--tag={tag}"]
             argv += [f"--target={target}"] if target else []
             argv += [f"--iidfile={id_file}"]
+            if foreign is not None:
+                argv += [f"--file={foreign.path}"]
+                argv += [f"--build-arg={name}={value}" for name, value in sorted(foreign.arguments.items())]
             argv += [f"--secret=id={name},src={path}" for name, path in sorted(paths.items())]
             child = process.start(
                 [*argv, "-"], env=self._env(config), stdin=subprocess.PIPE, pass_fds=handles, ending=_ENDING

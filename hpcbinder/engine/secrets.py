@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shlex
@@ -9,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from hpcbinder.config import SiteConfig
+from hpcbinder.config import SiteConfig, mirrors
 from hpcbinder.contract import STEP_DIR
-from hpcbinder.debian import sources_list
+from hpcbinder.debian import Mirrors, sources_list
 from hpcbinder.errors import BuildError
 
 _SITE = f"{STEP_DIR}/site"
@@ -142,6 +143,7 @@ def _apt(site: SiteConfig, has_sources: bool) -> str:
 
 def _sources(site: SiteConfig, suite: str, url: Callable[[str], str]) -> str:
     """sources.list(5), when the site has a mirror of its own."""
-    if not (site.apt_mirror or site.apt_security_mirror):
+    found = mirrors(site)
+    if not found.any_for(suite):
         return ""
-    return sources_list(suite, *(address and url(address) for address in (site.apt_mirror, site.apt_security_mirror)))
+    return sources_list(suite, Mirrors(*(address and url(address) for address in dataclasses.astuple(found))))

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcbinder.config import BuildConfig, Config
-from hpcbinder.engine import DockerEngine, pick_engine
+from hpcbinder.engine import DockerEngine
 from hpcbinder.engine.dockercli import DockerCli
-from hpcbinder.errors import BuildError, UsageError
+from hpcbinder.errors import BuildError
 
 HOST = "unix:///nonexistent/docker.sock"
 
@@ -67,12 +66,3 @@ def test_no_daemon() -> None:
 def test_a_daemon_that_does_not_answer() -> None:
     with pytest.raises(BuildError, match=r"no Docker daemon answers at tcp://127\.0\.0\.1:9"):
         DockerEngine("tcp://127.0.0.1:9").check()
-
-
-def test_pick_engine() -> None:
-    config = Config(build=BuildConfig(dockerd=HOST))
-    for name in ("auto", "docker"):
-        with pytest.raises(BuildError, match="no Docker daemon"):
-            pick_engine(name, config)
-    with pytest.raises(UsageError, match="kaniko"):
-        pick_engine("kaniko", config)

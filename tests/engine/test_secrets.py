@@ -75,6 +75,14 @@ def test_apt_reads_its_files(suite: str, tmp_path: Path) -> None:
     }
 
 
+def test_a_release_at_the_end_of_its_life_comes_from_the_archive() -> None:
+    site = SiteConfig(apt_mirror="https://apt.site/debian", apt_archive_mirror="https://me:pw@old.site/debian")
+    sources = site_secrets(site, suite="bullseye")
+    assert b"check-valid-until=no] https://me:pw@old.site/debian bullseye main\n" in sources["hpcbinder-sources"]
+    assert b"https://old.site/debian-security bullseye-security main\n" in sources["hpcbinder-sources-public"]
+    assert b"old.site" not in site_secrets(site, suite="bookworm")["hpcbinder-sources"]
+
+
 def test_certificates(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("-----BEGIN CERTIFICATE-----\n")

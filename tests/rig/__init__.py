@@ -1,14 +1,16 @@
 """The real engines and runtimes for tests and demo, brought up on one Debian machine and taken down again.
 
-``python -m tests.rig up|down|status [dockerd] [apptainer] [charliecloud]`` from the checkout, or the fixtures in
+``python -m tests.rig up|down|status [PART...]`` from the checkout, or the fixtures in
 ``fixtures.py``. README.md beside this file says what it does to a machine.
 """
 
 from .apptainer import Apptainer
+from .builder import Builder
 from .charliecloud import Charliecloud
 from .dockerd import Dockerd
 from .process import RigError
+from .registry import Registry
 from .rig import Rig, default_folder
 from .user import User
 
-__all__ = ["Apptainer", "Charliecloud", "Dockerd", "Rig", "RigError", "User", "default_folder"]
+__all__ = ["Apptainer", "Builder", "Charliecloud", "Dockerd", "Registry", "Rig", "RigError", "User", "default_folder"]

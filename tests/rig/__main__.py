@@ -1,4 +1,4 @@
-"""``python -m tests.rig up|down|status [--purge] [dockerd] [apptainer] [charliecloud]``"""
+"""``python -m tests.rig up|down|status [--purge] [PART...]``"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests ask for: ``rig``, ``dockerd``, ``apptainer``, ``charliecloud`` and ``user``. And the order of tests.
+"""What tests ask for: ``rig``, its parts by their names (``dockerd``, ``registry``, …), and ``user``; and their order.
 
 A part that cannot be had on a machine skips its tests with the reason; in CI a skip that is not on
 ``tests/allowed_skips.txt`` is a failure.
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from . import Apptainer, Charliecloud, Dockerd, Rig, RigError, User
+from . import Apptainer, Builder, Charliecloud, Dockerd, Registry, Rig, RigError, User
 
-_PARTS = {"rig", "dockerd", "apptainer", "charliecloud", "user"}
+_PARTS = {"rig", "dockerd", "apptainer", "charliecloud", "registry", "user", "builder"}
 _ALLOWED = Path(__file__).parent.parent / "allowed_skips.txt"
 
 
@@ -60,6 +60,13 @@ def charliecloud(rig: Rig) -> Iterator[Charliecloud]:
         yield rig.charliecloud
 
 
+@pytest.fixture(scope="session")
+def registry(rig: Rig) -> Iterator[Registry]:
+    """A registry that lets everybody in: ``registry.host`` is what names in it begin with. Others push there too."""
+    with _borrowed(rig, "registry"):
+        yield rig.registry
+
+
 @pytest.fixture
 def user(rig: Rig) -> Iterator[User]:
     """An ordinary user with an empty home: ``user.run([...], network=False)``."""
@@ -69,6 +76,15 @@ def user(rig: Rig) -> Iterator[User]:
         pytest.skip(f"rig: {error}")
     yield user
     user.clean()
+
+
+@pytest.fixture(scope="session")
+def builder(rig: Rig) -> Builder:
+    """An ordinary user with podman and buildah, whose home and images outlive the tests."""
+    try:
+        return rig.builder
+    except RigError as error:
+        pytest.skip(f"rig: {error}")
 
 
 @pytest.fixture

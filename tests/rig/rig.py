@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .apptainer import Apptainer
+from .builder import Builder
 from .charliecloud import Charliecloud
 from .dockerd import Dockerd
 from .process import RigError, mounts_below
+from .registry import Registry
 from .user import User
 
-Part = Dockerd | Apptainer | Charliecloud
+Part = Dockerd | Apptainer | Charliecloud | Registry
 
 
 def default_folder() -> Path:
@@ -35,12 +37,14 @@ class Rig:
         self.dockerd = Dockerd(self.folder)
         self.apptainer = Apptainer(self.folder)
         self.charliecloud = Charliecloud()
+        self.registry = Registry(self.folder)
         self._user: User | None = None
+        self._builder: Builder | None = None
 
     @property
     def parts(self) -> dict[str, Part]:
         """Every part by its name."""
-        return {part.name: part for part in (self.dockerd, self.apptainer, self.charliecloud)}
+        return {part.name: part for part in (self.dockerd, self.apptainer, self.charliecloud, self.registry)}
 
     @property
     def user(self) -> User:
@@ -54,11 +58,26 @@ class Rig:
             self._user = User(self.folder)
         return self._user
 
+    @property
+    def builder(self) -> Builder:
+        """An ordinary user who has podman and buildah.
+
+        Raises:
+            RigError: not root, or no user namespaces here.
+        """
+        if self._builder is None:
+            self._make_folder()
+            self._builder = Builder(self.folder)
+        return self._builder
+
     def close(self) -> None:
-        """Let the ordinary user go, with its processes and files."""
+        """Let the ordinary users go, with their processes and files."""
         if self._user is not None:
             self._user.close()
             self._user = None
+        if self._builder is not None:
+            self._builder.close()
+            self._builder = None
 
     def up(self, names: Sequence[str] = ()) -> None:
         """Bring parts up, all of them when none is named, to stay up until `down`.

@@ -342,3 +342,18 @@ def test_adjusting_is_done_once_and_only_to_programs(apptainer: Apptainer, tmp_p
 def test_packages_that_are_there_are_not_asked_for_again() -> None:
     assert packages.installed(["dpkg", "no-such-package-at-all"]) == {"dpkg"}
     assert packages.ensure(["dpkg"], optional=["libc-bin"]) == []
+
+
+def test_a_registry_comes_up_and_goes_and_keeps_its_images(own_rig: Rig) -> None:
+    own_rig.up(["registry"])
+    host = own_rig.registry.host
+    own_rig.up(["registry"])
+    assert own_rig.registry.up
+    assert own_rig.registry.host == host
+    assert len(processes_of(own_rig)) == 1
+    image = own_rig.registry.folder / "data/docker/registry/v2/repositories/x"
+    image.mkdir(parents=True)
+    own_rig.down(["registry"])
+    assert not own_rig.registry.up
+    assert processes_of(own_rig) == []
+    assert image.is_dir()

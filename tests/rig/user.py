@@ -13,7 +13,7 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +24,7 @@ NAME = "hpcbinder-test"
 PACKAGES = ("iproute2", "mount", "uidmap", "util-linux")
 _IDS = range(58000, 58100)  # above what adduser hands out early, below Debian's reserved ones
 _SUBIDS = 65536
+_LOCKS = Path("/run/lock/hpcbinder-rig")
 
 # $1: folder with the files, $2: 1 for no network, $3: id, then the command.
 _ENTER = """
@@ -43,12 +44,14 @@ class User:
 
     Args:
         folder: The rig's state folder; every user must be able to reach it.
+        keeps: The home outlives the session, as a cache; the id is taken from the other end then, so that it is mostly
+            the same one.
 
     Raises:
         RigError: not root, or the folder is closed to other users.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keeps: bool = False) -> None:
         if os.geteuid() != 0:
             raise RigError("running as another user needs root (run the same command with sudo)")
         packages.ensure(PACKAGES)
@@ -56,28 +59,38 @@ class User:
         if closed is not None:
             raise RigError(f"ordinary users cannot reach {folder}: {closed} is closed to them")
         self.name = NAME
-        self.uid, self._lock = _free_id(folder / "users")
+        (folder / "users").mkdir(mode=0o755, exist_ok=True)
+        self.uid, self._lock = _free_id(_IDS[::-1] if keeps else _IDS)
         self._files = folder / "users" / str(self.uid)
         self.home = self._files / "home"
-        self.clean()  # after a session that was killed
-        shutil.rmtree(self._files, ignore_errors=True)
-        self._files.mkdir(mode=0o755)
-        self.home.mkdir(mode=0o700)
-        os.chown(self.home, self.uid, self.uid)
+        self._keeps = keeps
+        self._end()  # after a session that was killed
+        subids = {name: f"{NAME}:{_free_subids(Path('/etc') / name)}:{_SUBIDS}\n" for name in ("subuid", "subgid")}
+        kept = self._files / "kept"
+        if not keeps or not kept.exists() or kept.read_text() != "".join(subids.values()):
+            shutil.rmtree(self._files, ignore_errors=True)
+            self._files.mkdir(mode=0o755)
+            self.home.mkdir(mode=0o700)
+            os.chown(self.home, self.uid, self.uid)
+        if keeps:
+            kept.write_text("".join(subids.values()))
         self._write("passwd", f"{NAME}:x:{self.uid}:{self.uid}::{self.home}:/bin/sh\n")
         self._write("group", f"{NAME}:x:{self.uid}:\n")
-        for name in ("subuid", "subgid"):
-            self._write(name, f"{NAME}:{_free_subids(Path('/etc') / name)}:{_SUBIDS}\n")
+        for name, line in subids.items():
+            (Path("/etc") / name).touch()  # something to mount over
+            self._write(name, line)
 
     def close(self) -> None:
-        """End what still runs as this user and remove its files; the id is free again."""
-        self.clean()
-        shutil.rmtree(self._files, ignore_errors=True)
+        """End what still runs as this user and remove its files, unless they are kept; the id is free again."""
+        self._end()
+        if not self._keeps:
+            shutil.rmtree(self._files, ignore_errors=True)
         self._lock.close()
 
-    def _write(self, name: str, line: str) -> None:
-        system = Path("/etc") / name
-        text = system.read_text() if system.exists() else ""
+    def _write(self, name: str, line: str, text: str | None = None) -> None:
+        """A file to be seen below /etc: the machine's, or `text`, with one line more."""
+        if text is None:
+            text = (Path("/etc") / name).read_text()
         partial = self._files / f".{name}.{os.getpid()}"
         partial.write_text(text + ("" if not text or text.endswith("\n") else "\n") + line)
         partial.chmod(0o644)
@@ -179,6 +192,19 @@ class User:
             if path.is_dir() and not path.is_symlink():
                 self.own(*path.iterdir())
 
+    @contextlib.contextmanager
+    def without_subids(self) -> Iterator[None]:
+        """An account that nobody gave subordinate ids, for a while."""
+        files = [self._files / name for name in ("subuid", "subgid")]
+        kept = [file.read_text() for file in files]
+        for file in files:
+            self._write(file.name, "", "")
+        try:
+            yield
+        finally:
+            for file, text in zip(files, kept, strict=True):
+                self._write(file.name, "", text)
+
     def processes(self) -> dict[Process, str]:
         """What runs as this user, with its command line. Wait a moment after an end: some go a little later."""
         found = {}
@@ -191,6 +217,14 @@ class User:
 
     def clean(self) -> None:
         """End what still runs as this user, and empty its home."""
+        self._end()
+        for entry in self.home.iterdir() if self.home.is_dir() else ():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink()
+
+    def _end(self) -> None:
         for _ in range(20):  # what is ended may just be starting another
             left = self.processes()
             if not left:
@@ -199,21 +233,16 @@ class User:
                 process.signal(signal.SIGKILL)
             for process in left:
                 process.wait(1)
-        for entry in self.home.iterdir() if self.home.is_dir() else ():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink()
 
 
-def _free_id(folder: Path) -> tuple[int, IO[str]]:
-    """An id that no account and no other session has, and the file whose lock says so."""
-    folder.mkdir(mode=0o755, exist_ok=True)
-    for number in _IDS:
+def _free_id(ids: Sequence[int]) -> tuple[int, IO[str]]:
+    """An id that no account and no other session has, whichever its state folder, and the file whose lock says so."""
+    _LOCKS.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for number in ids:
         with contextlib.suppress(KeyError):
             pwd.getpwuid(number)
             continue
-        lock = (folder / f"{number}.lock").open("a")
+        lock = (_LOCKS / f"{number}.lock").open("a")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,0 +1,111 @@
+"""Writes layers of containers/storage to its output, each as the exact tar it came in.
+
+Run by itself, with the standard library alone, in the user namespace the storage belongs to:
+`python -I -S layerreader.py GRAPHROOT DRIVER LAYER…`. Each layer is a series of pieces, each behind its length (4
+bytes, big-endian), ended by a length of 0.
+
+A layer's `LAYER.tar-split.gz` (github.com/vbatts/tar-split, tar/storage) is JSON, one object a line: of type 2 with
+bytes of the tar (`payload`, base64), of type 1 with the name and size of a file whose content stands there in the tar.
+Names are not trusted: no symlink is followed and nothing above the layer's folder opened.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_PIECE = 1 << 20
+
+
+def replay(root: str, driver: str, layer: str) -> Iterator[bytes]:
+    """The layer's tar, in pieces.
+
+    Raises:
+        ValueError: The record is damaged, or names what is not there.
+        OSError: A file cannot be read.
+    """
+    base = folder(root, driver, layer)
+    top = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with gzip.open(Path(root, f"{driver}-layers", f"{layer}.tar-split.gz"), "rb") as lines:
+            for line in lines:
+                entry = json.loads(line)
+                if entry.get("type") == 2:
+                    yield base64.b64decode(entry.get("payload") or "")
+                elif entry.get("type") == 1 and entry.get("size"):
+                    raw = entry.get("name_raw")
+                    name = base64.b64decode(raw) if raw else os.fsencode(entry["name"])
+                    yield from content(top, name, int(entry["size"]))
+    finally:
+        os.close(top)
+
+
+def folder(root: str, driver: str, layer: str) -> Path:
+    """Where a layer's files lie: `overlay/ID/diff` or `vfs/dir/ID`."""
+    if driver == "vfs":
+        return Path(root, "vfs", "dir", layer)
+    return Path(root, driver, layer, "diff")
+
+
+def content(top: int, name: bytes, size: int) -> Iterator[bytes]:
+    """Exactly `size` bytes of a regular file below the open folder `top`.
+
+    Raises:
+        ValueError: There is no such file, or it is shorter.
+    """
+    with _open(top, name) as file:
+        left = size
+        while left:
+            block = file.read(min(_PIECE, left))
+            if not block:
+                raise ValueError(f"{name!r} is shorter than its layer says")
+            left -= len(block)
+            yield block
+
+
+def _open(top: int, name: bytes) -> BinaryIO:
+    *folders, last = [part for part in name.split(b"/") if part not in (b"", b".")] or [b""]
+    if b".." in folders or last in (b"..", b""):
+        raise ValueError(f"{name!r} leads out of its layer")
+    here = os.dup(top)
+    try:
+        for part in folders:
+            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = inner
+        descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+    finally:
+        os.close(here)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"{name!r} is no file")
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def main(argv: list[str]) -> int:
+    """Write the layers; the exit status."""
+    root, driver, *layers = argv
+    out = sys.stdout.buffer
+    try:
+        for layer in layers:
+            for block in replay(root, driver, layer):
+                if block:
+                    out.write(len(block).to_bytes(4, "big"))
+                    out.write(block)
+            out.write(bytes(4))
+        out.flush()
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        print(f"layer {layer}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

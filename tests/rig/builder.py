@@ -1,0 +1,89 @@
+"""An ordinary user who builds images with podman and buildah, as Debian packages them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import fuse, packages
+from .process import RigError
+from .user import User
+
+PACKAGES = ("buildah", "podman", "runc", "uidmap")
+# Only where the kernel mounts no overlay for ordinary users.
+FUSE_PACKAGES = ("fuse-overlayfs", "fuse3")
+
+# Debian 12's crun refuses version 1 of control groups beside a version 2, runc does not.
+_CONTAINERS = """\
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+_TRY_OVERLAY = """
+set -eu
+cd "$HOME"
+rm -rf .overlay
+mkdir -p .overlay/lower .overlay/upper .overlay/work .overlay/merged
+mount -t overlay overlay -o lowerdir=.overlay/lower,upperdir=.overlay/upper,workdir=.overlay/work,userxattr \
+    .overlay/merged
+"""
+
+
+class Builder(User):
+    """An ordinary user with podman and buildah, whose images outlive the session.
+
+    Args:
+        folder: The rig's state folder.
+
+    Raises:
+        RigError: not root, or no user namespace can be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, keeps=True)
+        try:
+            packages.ensure(PACKAGES)
+            self._runtime = self._files / "run"
+            shutil.rmtree(self._runtime, ignore_errors=True)
+            self._runtime.mkdir(mode=0o700)
+            self._config = self.home / ".config" / "containers"
+            self.run(["mkdir", "-p", self._config])
+            self.own(self._runtime)
+            done = self.run(["buildah", "unshare", "true"], check=False)
+            if done.returncode != 0:
+                raise RigError(f"no user namespace for an ordinary user: {done.stderr.strip()[-500:]}")
+            self._put("containers.conf", _CONTAINERS)
+            self._put("storage.conf", self._storage())
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def storage(self) -> Path:
+        """Where podman and buildah keep images (graphRoot)."""
+        return self.home / ".local" / "share" / "containers" / "storage"
+
+    def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        return super().environment({"XDG_RUNTIME_DIR": str(self._runtime), **(env or {})})
+
+    def _put(self, name: str, text: str) -> None:
+        file = self._config / name
+        file.write_text(text)
+        self.own(file)
+
+    def _storage(self) -> str:
+        """storage.conf(5): the kernel's overlay, else fuse-overlayfs, else copies; `HPCBINDER_RIG_STORAGE` chooses."""
+        wish = os.environ.get("HPCBINDER_RIG_STORAGE", "")
+        native = self.run(["buildah", "unshare", "sh", "-c", _TRY_OVERLAY], check=False).returncode == 0
+        self.run(["buildah", "unshare", "rm", "-rf", self.home / ".overlay"])
+        if wish in ("", "overlay2") and native:
+            return '[storage]\ndriver = "overlay"\n'
+        if wish in ("", "overlay2", "fuse-overlayfs"):
+            packages.ensure(FUSE_PACKAGES)
+            fuse.ensure()
+            program = shutil.which("fuse-overlayfs")
+            return f'[storage]\ndriver = "overlay"\n[storage.options.overlay]\nmount_program = "{program}"\n'
+        return '[storage]\ndriver = "vfs"\n'
