@@ -9,19 +9,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hpcbinder import __version__
+from hpcbinder.bases import Bases
 from hpcbinder.builders import build_with_engine
-from hpcbinder.catalog import Catalog
+from hpcbinder.catalog import Catalog, LogBook
 from hpcbinder.config import Config
 from hpcbinder.convert import convert
 from hpcbinder.engine import pick_engine
-from hpcbinder.errors import BuildError
+from hpcbinder.errors import BuildError, HpcbinderError, UsageError
 from hpcbinder.image import image_packages
-from hpcbinder.model import Checkout, Entry, Plan
-from hpcbinder.plan import load_packs, make_plan
+from hpcbinder.lock import Resolver, read_locks
+from hpcbinder.model import Checkout, Entry, Plan, RegisteredKernel
+from hpcbinder.plan import Pack, load_packs, make_plan
 from hpcbinder.progress import Reporter
+from hpcbinder.publish import may_push, publish
 from hpcbinder.register import image_kernels, register_kernels, unregister_kernels
+from hpcbinder.registry import Reference
 from hpcbinder.source import fetch
 from hpcbinder.squashfs import Options
+from hpcbinder.text import one_line
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le"}
 """Machine name -> OCI architecture."""
@@ -38,6 +44,10 @@ class Request:
         register: Register kernels at the end.
         kernel_prefix: Where (`PREFIX/share/jupyter/kernels`); None is the person's own Jupyter folder.
         kernel_name: Name of the first kernel instead of the derived one.
+        refresh: Ask the package index and registries anew for what was found before.
+        lock: Find versions before the build; else the build finds them.
+        locks: File with the locks of an image, to make it again with the same versions.
+        push: Where to push the image in the end.
     """
 
     source: str
@@ -48,6 +58,10 @@ class Request:
     register: bool = True
     kernel_prefix: Path | None = None
     kernel_name: str | None = None
+    refresh: bool = False
+    lock: bool = True
+    locks: Path | None = None
+    push: Reference | None = None
 
 
 @dataclass
@@ -68,25 +82,53 @@ class Clock:
 def plan_source(
     request: Request, config: Config, workdir: Path, reporter: Reporter, clock: Clock
 ) -> tuple[Checkout, Plan]:
-    """Fetch and plan, without running any code of the repository.
+    """Fetch, find versions and plan, without running any code of the repository.
 
     Raises:
         UsageError, FetchError, DetectError: See their exit codes.
     """
+    if request.locks and not request.lock:
+        raise UsageError("versions cannot be those of a file and be left to the build", hint="drop one of the two")
+    given = read_locks(request.locks) if request.locks else ()
     with clock("fetch"):
         checkout = fetch(
-            request.source, ref=request.ref, subdir=request.subdir, workdir=workdir, reporter=reporter, site=config.site
+            request.source,
+            ref=request.ref,
+            subdir=request.subdir,
+            workdir=workdir,
+            reporter=reporter,
+            site=config.site,
+            source=config.source,
         )
+    architecture = _architecture()
     with clock("plan"):
+        bases = Bases(config, architecture, reporter, refresh=request.refresh)
+        resolver = Resolver(config.store.path, config.site, refresh=request.refresh, reporter=reporter, given=given)
         plan = make_plan(
             checkout,
-            packs=load_packs(config.buildpacks.path),
+            packs=_packs(config, reporter),
             suite=config.build.suite,
-            architecture=_architecture(),
+            architecture=architecture,
             without=request.without,
+            suites=config.bases.suites,
+            pythons=bases.pythons,
+            resolver=resolver if request.lock else None,
+            stand=bases.stand,
+            outside=bases.outside,
         )
-    reporter.phase("plan", f"{plan.id}: {plan.base.name}, Python {plan.base.python}, {len(plan.steps)} steps")
+    steps = f"Python {plan.python.version}, {len(plan.steps)} steps"
+    what = f"{plan.own.path} of the repository" if plan.own else steps
+    reporter.phase("plan", f"{plan.id}: {plan.base.name}, {what}")
     return checkout, plan
+
+
+def _packs(config: Config, reporter: Reporter) -> list[Pack]:
+    origin = config.origins.get("buildpacks.path", "default")
+
+    def skipped(folder: Path) -> None:
+        reporter.phase("plan", f"{one_line(str(folder))} describes no buildpack (buildpack.toml): left out")
+
+    return load_packs(config.buildpacks.path, named_by=None if origin == "default" else origin, skipped=skipped)
 
 
 def build(request: Request, config: Config, catalog: Catalog, reporter: Reporter) -> Entry:
@@ -95,15 +137,19 @@ def build(request: Request, config: Config, catalog: Catalog, reporter: Reporter
     The work for one image is done once, however many ask for it at the same time: the second waits and takes the entry.
 
     Returns:
-        The catalog's entry, its timings those of this call.
+        The catalog's entry; its timings, registered kernels and pushes are those of this call.
 
     Raises:
         HpcbinderError: Of the phase that failed.
     """
+    if request.push:
+        may_push(request.push, config, reporter)
     clock = Clock()
+    reporter = book = LogBook(reporter, f"hpcbinder {__version__}: {request.source}")
     with catalog.temporary() as scratch:
         checkout, plan = plan_source(request, config, scratch, reporter, clock)
-        with catalog.lock(plan.id, on_wait=lambda: reporter.phase("build", f"{plan.id}: waiting for another process")):
+        busy = f"{plan.id}: another process builds it (hpcbinder logs {plan.id} --follow)"
+        with catalog.lock(plan.id, on_wait=lambda: reporter.phase("build", busy)):
             entry = catalog.find(plan.id)
             lacking = _lacking(entry, config)
             if entry is None or request.rebuild or lacking:
@@ -111,16 +157,38 @@ def build(request: Request, config: Config, catalog: Catalog, reporter: Reporter
                     reporter.phase("build", f"{plan.id} is in the catalog already, but not as {', '.join(lacking)}")
                 # What registered kernels run stays there when other formats are asked for.
                 formats = dict.fromkeys((*(entry.formats if entry else ()), *config.build.formats))
-                entry = _make(plan, checkout, config, tuple(formats), catalog, reporter, clock, scratch)
+                with _logged(plan.id, catalog, book):
+                    entry = _make(plan, checkout, config, tuple(formats), catalog, reporter, clock, scratch)
             else:
                 reporter.phase("build", f"{plan.id} is in the catalog already (--rebuild makes it anew)")
-    if request.register:
+    kernels: tuple[RegisteredKernel, ...] = ()
+    if request.register and not entry.kernels and plan.own is not None:
+        reporter.phase("register", f"no kernel: {plan.own.path} installs none (pip install ipykernel in it makes one)")
+    elif request.register:
         with clock("register"):
-            entry = register(entry, config, catalog, reporter, request.kernel_prefix, request.kernel_name)
-    return replace(entry, timings={phase: clock.timings.get(phase, 0.0) for phase in PHASES})
+            kernels = register(entry, config, catalog, reporter, request.kernel_prefix, request.kernel_name)
+    pushed: dict[str, str] = {}
+    if request.push:
+        with clock("push"):
+            new = publish(entry, request.push, config, catalog, reporter)
+        pushed[new.reference] = new.digest
+    timings = {phase: clock.timings.get(phase, 0.0) for phase in (*PHASES, *(("push",) if pushed else ()))}
+    return replace(entry, timings=timings, registered=kernels, pushed=pushed)
 
 
 PHASES = ("fetch", "plan", "build", "convert", "register")
+
+
+@contextmanager
+def _logged(id_: str, catalog: Catalog, book: LogBook) -> Iterator[None]:
+    """Keep the log of what the body does, and say in its error where it is."""
+    try:
+        with catalog.logged(id_, book):
+            yield
+    except HpcbinderError as error:
+        if book.holds_output:
+            error.hint = "; ".join(filter(None, (error.hint, f"the whole log: hpcbinder logs {id_}")))
+        raise
 
 
 def _lacking(entry: Entry | None, config: Config) -> tuple[str, ...]:
@@ -141,7 +209,7 @@ def _make(
     scratch: Path,
 ) -> Entry:
     with clock("build"):
-        engine = pick_engine(config.build.engine, config)
+        engine = pick_engine(config.build.engine, config, reporter)
         image = build_with_engine(
             plan, checkout, engine, bases_dir=catalog.bases_dir, scratch=scratch, config=config, reporter=reporter
         )
@@ -158,9 +226,11 @@ def _make(
             formats=formats,
             options=Options.parse(config.build.compression),
             reporter=reporter,
+            origin=image.name,
         )
         with converted.open() as files:
-            kernels, packages = image_kernels(files, image.config.env), image_packages(files)
+            kernels = image_kernels(files, image.config.env, foreign=plan.own is not None)
+            packages = image_packages(files)
     entry = Entry(
         id=plan.id,
         source=plan.source,
@@ -170,7 +240,7 @@ def _make(
         subdir=plan.subdir,
         buildpacks=plan.packs,
         base=plan.base,
-        image={"name": image.name, "digest": image.config.digest},
+        image={"name": image.name, "digest": image.config.digest, "engine": engine.name},
         config=image.config,
         formats={name: str(path) for name, path in converted.formats.items()},
         kernels=kernels,
@@ -179,24 +249,33 @@ def _make(
         timings=clock.timings,
         size=converted.size,
         created=int(time.time()),
+        timestamp=plan.timestamp,
+        locks=plan.locks,
+        asked=plan.asked,
+        python=plan.python if plan.own is None else None,
     )
     return catalog.add(entry, folder)
 
 
 def register(
     entry: Entry, config: Config, catalog: Catalog, reporter: Reporter, prefix: Path | None, name: str | None
-) -> Entry:
+) -> tuple[RegisteredKernel, ...]:
     """Register the entry's kernels and keep in the catalog where they are.
+
+    Returns:
+        Those registered now; the image may have others.
 
     Raises:
         RegisterError: No kernel in the image, or the folder cannot be written.
         RunError: No runtime here can run it.
     """
-    kernels = register_kernels(entry, config=config, prefix=prefix or config.kernels.prefix, name=name)
-    for kernel in kernels:
-        reporter.phase("register", f"{kernel.name}: {kernel.display_name}")
-    kept = [k for k in entry.registered if k.path not in {new.path for new in kernels}]
-    return catalog.update(replace(entry, registered=(*kept, *kernels)))
+    with catalog.working():
+        kernels = register_kernels(entry, config=config, prefix=prefix or config.kernels.prefix, name=name)
+        for kernel in kernels:
+            reporter.phase("register", f"{kernel.name}: {kernel.display_name}")
+        kept = [k for k in entry.registered if k.path not in {new.path for new in kernels}]
+        catalog.update(replace(entry, registered=(*kept, *kernels)))
+    return kernels
 
 
 def remove(entry: Entry, config: Config, catalog: Catalog, reporter: Reporter) -> None:
@@ -208,7 +287,8 @@ def remove(entry: Entry, config: Config, catalog: Catalog, reporter: Reporter) -
     unregister_kernels(entry, config=config)
     catalog.remove(entry.id)
     try:
-        pick_engine(config.build.engine, config).remove(entry.image["name"])
+        # Entries of the first version do not say which it was.
+        pick_engine(entry.image.get("engine", config.build.engine), config).remove(entry.image["name"])
     except BuildError as error:
         reporter.phase("remove", f"{entry.image['name']} may still be in the engine: {error.message}")
 

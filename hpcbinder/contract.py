@@ -22,6 +22,9 @@ ENTRYPOINT = f"{MACHINE_DIR}/bin/entrypoint"
 Every consumer (kernel, server, batch job) puts it in front of its command, because `apptainer exec` and friends skip an
 image's ENTRYPOINT."""
 
+START_VARIABLE = "HPCBINDER_START"
+"""The image's variable that tells the entrypoint where the repository's ``start`` is."""
+
 PROFILE = f"{MACHINE_DIR}/profile.sh"
 """The part of the entrypoint that only sets variables: sourced by it and by /.singularity.d/env."""
 
@@ -43,4 +46,13 @@ STEP_DIR = "/run/hpcbinder"
 """Build time only: `step/` (script and data of the running step), `tools/` (uv), `site/` (secrets), `cache/`.
 The folders exist, empty, in the base, so that mounting over them leaves no trace in a layer."""
 
+EPOCH = 1_577_836_800
+"""1 January 2020, Unix time (s): of what build steps make, and their SOURCE_DATE_EPOCH."""
+
 LABEL_PREFIX = "org.hpcbinder."
+
+LEVEL_LABEL = "level"
+"""Our label (behind the prefix) that says how much of the image contract an image keeps; without it all of it."""
+
+OWN_LEVEL = "dockerfile"
+"""What a repository's own Dockerfile makes keeps (docs/image-contract.md, "Levels")."""

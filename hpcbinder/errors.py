@@ -36,7 +36,7 @@ class UsageError(HpcbinderError):
 
 
 class FetchError(HpcbinderError):
-    """The source, its ref or its subdirectory could not be had."""
+    """The source, its ref or its subdirectory, or the package index could not be had."""
 
     exit_code = 3
 
@@ -75,3 +75,9 @@ class RunError(HpcbinderError):
     """No runtime here can run the image."""
 
     exit_code = 9
+
+
+class RegistryError(HpcbinderError):
+    """A registry does not let us in, does not have or take what it should, or is not what it claims to be."""
+
+    exit_code = 10

@@ -44,12 +44,15 @@ class Checkout:
             as content: a scan skips it.
         name: Short name for ids and titles, `[a-z0-9][a-z0-9-]*`, at most 40 characters.
         source: URL without credentials, or the absolute path of a local folder.
-        ref: What was asked for: `HEAD`, a branch, a tag, a commit; `working tree` for a local folder.
-        commit: Full hex commit the files are of; None for a folder that is in no git repository.
+        ref: What was asked for: `HEAD`, a branch, a tag, a commit; `working tree` for a local folder, the archive's own
+            name of this version for a dataset.
+        commit: Full hex commit the files are of; None for a dataset, and for a folder that is in no git repository.
         uncommitted: True for a local folder: its files may differ from `commit`.
-        tree: git's tree id of exactly these files, None for a local folder (then contents are hashed).
+        tree: git's tree id of exactly these files (with a mark, if submodules or large files were left out), None for
+            a local folder or a dataset (then contents are hashed).
         subdir: POSIX path below the repository's root, "" for the root.
         timestamp: Unix time (s) of the commit, of the newest file for a folder without one.
+        notes: What was decided while fetching: files that stand for others, and whether those were fetched.
     """
 
     root: Path
@@ -61,6 +64,7 @@ class Checkout:
     tree: str | None
     subdir: str
     timestamp: int
+    notes: tuple[Decision, ...] = ()
 
 
 class Stage(str, enum.Enum):
@@ -150,6 +154,7 @@ class Lock:
             before has already, then what this one adds. Together they are all of `packages`.
         unresolved: Normalised names of packages that cannot be had as wheels: they are built in the image's own build,
             with what is locked as constraints.
+        inputs: Fingerprint of what was asked for; "" for one that was read from a file of the repository.
     """
 
     ecosystem: str
@@ -159,6 +164,7 @@ class Lock:
     packages: tuple[LockedPackage, ...]
     layers: tuple[tuple[str, ...], ...]
     unresolved: tuple[str, ...] = ()
+    inputs: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,6 +210,8 @@ class Step:
             cache that others share.
         into_repo: True if `reads` are also left in the image at /srv/repo before the script runs there (as its
             working directory).
+        image: Reference of an image that the engine holds, whose files the step finds, read-only, below
+            `/run/hpcbinder/image`; "" for none.
         apart: Folders of the image (`/opt/env`) that the step fills apart from the others: it runs on the image as it
             is before the first step of its stage, and then what it made there is copied in. So nothing that other
             steps of the stage installed runs with its credentials, and its layer holds only what it adds.
@@ -219,6 +227,7 @@ class Step:
     caches: tuple[Cache, ...] = ()
     runs_repository_code: bool = False
     into_repo: bool = False
+    image: str = ""
     apart: tuple[str, ...] = ()
 
 
@@ -248,9 +257,10 @@ class BaseRef:
     Attributes:
         name: `debian:bookworm`.
         suite: Debian suite.
-        python: `3.11`, Debian's own interpreter in it, which the notebook server runs on.
+        python: `3.11`, Debian's own interpreter in it.
         architecture: OCI name: amd64, arm64.
         variant: Version of our own recipe for it; part of every fingerprint.
+        image: `registry/name@sha256:…` of the image it is made of, "" for one bootstrapped from Debian's packages.
     """
 
     name: str
@@ -258,6 +268,7 @@ class BaseRef:
     python: str
     architecture: str
     variant: str
+    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -275,6 +286,40 @@ class Content:
     files: int
     size: int
     ignore_file: str | None
+
+
+@dataclass(frozen=True)
+class OutsideImage:
+    """An image that a repository's own Dockerfile takes from elsewhere.
+
+    Attributes:
+        name: As the Dockerfile has it.
+        image: What it means here, pinned: `docker.io/library/python:3.12-slim@sha256:…`.
+        tag: Name it gets in an engine, told by `image`.
+    """
+
+    name: str
+    image: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class OwnDockerfile:
+    """A repository's own Dockerfile, which says all that is built.
+
+    Attributes:
+        path: Where it lies in the repository.
+        text: What is built: the file with `OutsideImage.tag` in place of the images' names.
+        base: Name of the image that its last stage stands on, `scratch` for nothing.
+        images: The images it takes from elsewhere.
+        arguments: Build arguments it gets.
+    """
+
+    path: str
+    text: str
+    base: str
+    images: tuple[OutsideImage, ...]
+    arguments: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -306,6 +351,10 @@ class Plan:
     """ABI of the MPI in it, `openmpi` or `mpich`."""
     gpu: str | None = None
     """GPU that its packages are for, `nvidia` or `rocm`."""
+    own: OwnDockerfile | None = None
+    """The repository's own Dockerfile. With it there are no steps, and `base` and `python` say only what is known."""
+    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Ecosystem -> names of the packages that the repository itself asks for, sorted; the others came with them."""
 
     @property
     def id(self) -> str:
@@ -318,13 +367,15 @@ class Plan:
             "commit": self.commit,
             "subdir": self.subdir,
             "base": self.base,
-            "python": self.python,
+            # Where it came from is not what it is: its digest says that.
+            "python": dataclasses.replace(self.python, source=""),
             "steps": [dataclasses.replace(step, reason="") for step in self.steps],
             "content": self.content.digest,
             "env": self.env,
             "path": self.path,
             "start": self.start,
             "labels": self.labels,
+            **({"own": self.own} if self.own else {}),
         }
         return f"{self.name}-{fingerprint(identity)[:12]}"
 
@@ -336,6 +387,9 @@ class ImageConfig:
     Attributes:
         digest: `sha256:…` of the config, which engines call the image id.
         created: RFC 3339 time or "".
+        user: Who its process runs as where an engine starts it, "" for root.
+        ports: `8888/tcp`, that it says it listens on.
+        stop_signal: What ends it, "" for SIGTERM.
     """
 
     digest: str
@@ -348,6 +402,9 @@ class ImageConfig:
     labels: Mapping[str, str]
     volumes: tuple[str, ...]
     diff_ids: tuple[str, ...]
+    user: str = ""
+    ports: tuple[str, ...] = ()
+    stop_signal: str = ""
 
 
 @dataclass(frozen=True)
@@ -378,13 +435,16 @@ class Entry:
     """The catalog's record of one image; `record.json` in its folder is exactly this.
 
     Attributes:
-        image: `{"name": tag in the engine, "digest": "sha256:…"}`.
+        image: `{"name": tag in the engine, "digest": "sha256:…", "engine": its name}`.
         formats: Format (`sif`, `squashfs`, `shifter`) -> path, relative to the entry's folder in the record, absolute
             once loaded.
         size: Bytes of the squashfs.
         timings: Phase -> seconds.
         packages: Ecosystem -> [{"name":…, "version":…}].
         created: Unix time (s).
+        timestamp: Unix time (s) of the commit, which its files have at the latest; 0 where it was not recorded.
+        pushed: Reference in a registry -> digest it was given there.
+        python: The environment's interpreter, None where it was not recorded.
     """
 
     id: str
@@ -406,3 +466,7 @@ class Entry:
     created: int
     locks: tuple[Lock, ...] = ()
     registered: tuple[RegisteredKernel, ...] = ()
+    timestamp: int = 0
+    pushed: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    python: Python | None = None

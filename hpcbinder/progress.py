@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Protocol
 
 
+class Unheard(Exception):
+    """Whoever read what is said went away in the middle of the work, which stops: as a SIGPIPE would have it."""
+
+
 class Reporter(Protocol):
-    """Receives what happens, from any thread."""
+    """Receives what happens, from any thread. Its methods may raise `Unheard`."""
 
     def phase(self, phase: str, message: str, progress: float | None = None) -> None:
         """Say what is going on.
 
         Args:
-            phase: fetch, plan, build, convert, register.
+            phase: fetch, plan, pull, build, convert, register, push; of commands that look into files their name.
             message: One line, already safe to print (no control characters).
             progress: 0 to 1 where it is known.
         """

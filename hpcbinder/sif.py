@@ -23,7 +23,8 @@ _DESCRIPTOR = struct.Struct("<i?III3q4q128s384s")
 _PARTITION = struct.Struct("<ii3s")
 _DESCRIPTORS_AT = 4096
 _SLOTS = 48
-_GROUP = 0xF0000001
+_GROUPS = 0xF0000000
+_GROUP = _GROUPS | 1
 _SQUASHFS = 1
 _PRIMARY_SYSTEM = 2
 _NO_OWNER = 0
@@ -52,8 +53,22 @@ class Kind(enum.IntEnum):
     """What an object is (sif's DataType). A file may hold kinds that are not named here."""
 
     DEFFILE = 0x4001
+    ENVIRONMENT = 0x4002
+    LABELS = 0x4003
     PARTITION = 0x4004
+    SIGNATURE = 0x4005
     JSON = 0x4006
+    GENERIC = 0x4007
+    CRYPTO_MESSAGE = 0x4008
+    SBOM = 0x4009
+    OCI_ROOT_INDEX = 0x400A
+    OCI_BLOB = 0x400B
+
+
+FILE_SYSTEMS = {1: "squashfs", 2: "ext3", 3: "immutable", 4: "raw", 5: "encrypted squashfs", 6: "gocryptfs squashfs"}
+"""What a partition holds (sif's FSType)."""
+PARTITIONS = {1: "system", 2: "primary system", 3: "data", 4: "overlay"}
+"""What a partition is for (sif's PartType)."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,10 @@ class Descriptor:
         offset: Where it starts, bytes from the file's start.
         size: Bytes.
         partition: (file system, partition type) if it is a partition, as numbers of sif's Fstype and Parttype.
+        group: Number of the group of objects it is in; 0 if in none.
+        link: What it is about: an object's id, or a group as (0, its number); None if nothing.
+        modified: Unix time (s), as `created`.
+        extra: What else is said about it, 384 bytes whose meaning depends on `kind`.
     """
 
     kind: int
@@ -88,20 +107,49 @@ class Descriptor:
     offset: int
     size: int
     partition: tuple[int, int] | None
+    group: int
+    link: int | tuple[int, int] | None
+    created: int
+    modified: int
+    extra: bytes
+
+    @property
+    def digest(self) -> str | None:
+        """The `sha256:…` that the file says an OCI blob or index has (sif's ociBlob); None for the others."""
+        if self.kind not in (Kind.OCI_BLOB, Kind.OCI_ROOT_INDEX):
+            return None
+        return self.extra.partition(b"\0")[0].decode("ascii", "replace")
 
 
 @dataclass(frozen=True)
 class Sif:
-    """Header and descriptors of a file. `created` is Unix time (s); `architecture` an OCI name or "unknown"."""
+    """Header and descriptors of a file.
+
+    Attributes:
+        architecture: An OCI name, or "unknown".
+        created: Unix time (s), as `modified`.
+        tables: Where header and descriptors end: no object can begin before, in bytes.
+        size: Of the whole file, bytes.
+        launch: The line that makes the file a script.
+    """
 
     architecture: str
     uuid: bytes
     created: int
     descriptors: tuple[Descriptor, ...]
+    modified: int
+    tables: int
+    size: int
+    launch: str
 
 
 def write_sif(
-    out: BinaryIO, objects: Sequence[SifObject], *, architecture: str, timestamp: int, uuid: bytes = bytes(16)
+    out: BinaryIO,
+    objects: Sequence[SifObject],
+    *,
+    architecture: str,
+    timestamp: int,
+    uuid: bytes | Callable[[], bytes] = bytes(16),
 ) -> int:
     """Write a whole SIF; the same arguments give the same bytes.
 
@@ -110,7 +158,7 @@ def write_sif(
         objects: In the order they get in the file, exactly one of them a partition with a squashfs.
         architecture: OCI name (`amd64`).
         timestamp: Unix time (s) for every time in the file.
-        uuid: 16 bytes that name the image.
+        uuid: 16 bytes that name the image, or what gives them once the objects are written.
 
     Returns:
         The file's size in bytes.
@@ -121,8 +169,8 @@ def write_sif(
     """
     if architecture not in _ARCHITECTURES:
         raise ConvertError(f"SIF knows no architecture {architecture!r}", hint=f"it knows {', '.join(_ARCHITECTURES)}")
-    if sum(obj.kind is Kind.PARTITION for obj in objects) != 1 or len(objects) > _SLOTS or len(uuid) != 16:
-        raise ValueError("a SIF here has one partition, at most 48 objects and a uuid of 16 bytes")
+    if sum(obj.kind is Kind.PARTITION for obj in objects) != 1 or len(objects) > _SLOTS:
+        raise ValueError("a SIF here has one partition and at most 48 objects")
     arch = _ARCHITECTURES[architecture].encode() + b"\0"
     table_size = _DESCRIPTOR.size * _SLOTS
     data_at = position = _DESCRIPTORS_AT + table_size
@@ -146,10 +194,13 @@ def write_sif(
             timestamp, timestamp, _NO_OWNER, _NO_OWNER, name, extra,
         )  # fmt: skip
         position = start + size
+    name16 = uuid() if callable(uuid) else uuid
+    if len(name16) != 16:
+        raise ValueError("a SIF has a uuid of 16 bytes")
     out.seek(0)
     out.write(
         _HEADER.pack(
-            _LAUNCH, _MAGIC, _VERSION, arch, uuid, timestamp, timestamp,
+            _LAUNCH, _MAGIC, _VERSION, arch, name16, timestamp, timestamp,
             _SLOTS - len(objects), _SLOTS, _DESCRIPTORS_AT, table_size, data_at, position - data_at,
         )
     )  # fmt: skip
@@ -187,13 +238,57 @@ def primary_partition(path: Path) -> tuple[int, int]:
     raise ConvertError("the SIF has no primary partition", where=str(path))
 
 
+def is_sif(path: Path) -> bool:
+    """Whether a file says that it is a SIF.
+
+    Raises:
+        ConvertError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(42)[32:] == _MAGIC
+    except OSError as error:
+        raise ConvertError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def read_object(path: Path, descriptor: Descriptor) -> bytes:
+    """An object's bytes; its size is the caller's to judge first.
+
+    Raises:
+        ConvertError: The file cannot be read, or has become shorter.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(descriptor.offset)
+            content = file.read(descriptor.size)
+    except OSError as error:
+        raise ConvertError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if len(content) != descriptor.size:
+        raise ConvertError(f"object {descriptor.id} of the SIF is cut off", where=str(path))
+    return content
+
+
+def overlaps(sif: Sif) -> list[str]:
+    """What of a file's objects lies on top of each other or of the tables: one line each; none in a whole file."""
+    found = []
+    end, before = sif.tables, "the table of descriptors"
+    for descriptor in sorted(sif.descriptors, key=lambda d: (d.offset, d.size)):
+        if not descriptor.size:
+            continue
+        if descriptor.offset < end:
+            found.append(f"object {descriptor.id} of the SIF begins inside {before}")
+        if descriptor.offset + descriptor.size > end:
+            end, before = descriptor.offset + descriptor.size, f"object {descriptor.id}"
+    return found
+
+
 def _read(file: BinaryIO, path: Path) -> Sif:
     end = file.seek(0, 2)
     file.seek(0)
     raw = file.read(_HEADER.size)
     if len(raw) < _HEADER.size or raw[32:42] != _MAGIC:
         raise ConvertError("is no SIF file", where=str(path))
-    _, _, version, arch, uuid, created, _, _, total, table_at, table_size, _, _ = _HEADER.unpack(raw)
+    launch, _, version, arch, uuid, created, modified, _, total, table_at, table_size, _, _ = _HEADER.unpack(raw)
     if version != _VERSION:
         raise ConvertError(f"is a SIF of version {version!r}; only 01 is known", where=str(path))
     if not (0 <= total <= 4096 and table_size >= total * _DESCRIPTOR.size and 0 < table_at <= end - table_size):
@@ -201,18 +296,29 @@ def _read(file: BinaryIO, path: Path) -> Sif:
     file.seek(table_at)
     table = file.read(total * _DESCRIPTOR.size)
     descriptors = []
-    for kind, used, number, _, _, offset, size, *_, name, extra in _DESCRIPTOR.iter_unpack(table):
+    for kind, used, number, group, link, offset, size, _, born, changed, _, _, name, extra in _DESCRIPTOR.iter_unpack(
+        table
+    ):
         if not used:
             continue
         if offset < 0 or size < 0 or offset + size > end:
             raise ConvertError(f"object {number} of the SIF reaches outside the file", where=str(path))
         partition = _PARTITION.unpack_from(extra)[:2] if kind == Kind.PARTITION else None
         text = name.split(b"\0", 1)[0].decode(errors="replace")
-        descriptors.append(Descriptor(kind, number, text, offset, size, partition))
+        about = (0, link & ~_GROUPS) if link & _GROUPS == _GROUPS else link or None
+        descriptors.append(
+            Descriptor(
+                kind, number, text, offset, size, partition, group & ~_GROUPS, about, born, changed, bytes(extra)
+            )
+        )
     numbers = {number: name for name, number in _ARCHITECTURES.items()}
     return Sif(
         architecture=numbers.get(arch[:2].decode("ascii", "replace"), "unknown"),
         uuid=uuid,
         created=created,
         descriptors=tuple(descriptors),
+        modified=modified,
+        tables=table_at + total * _DESCRIPTOR.size,
+        size=end,
+        launch=launch.partition(b"\0")[0].decode("utf-8", "replace").rstrip("\n"),
     )

@@ -8,6 +8,8 @@ import unicodedata
 def printable(text: str) -> str:
     """Show control characters, line ends and what cannot be encoded as escapes, so that text from a repository can
     neither forge a line of ours nor command a terminal."""
+    if text.isprintable():
+        return text
     return "".join(_escape(c) if unicodedata.category(c) in _UNSAFE else c for c in text)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcbinder.model import Checkout, Plan, Step
-from hpcbinder.plan import load_packs, make_plan
+from hpcbinder.plan import Resolver, load_packs, make_plan
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -44,9 +44,10 @@ def plan_of(
     suite: str = "bookworm",
     without: Collection[str] = (),
     packs: Collection[Path] = (),
+    resolver: Resolver | None = None,
     **changes: Any,
 ) -> Plan:
-    """Write the files, and plan the folder."""
+    """Write the files, and plan the folder; without a resolver, versions are left to the build."""
     fill(folder, files or {})
     return make_plan(
         checkout_of(folder, **changes),
@@ -54,6 +55,7 @@ def plan_of(
         suite=suite,
         architecture="amd64",
         without=without,
+        resolver=resolver,
     )
 
 

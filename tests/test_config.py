@@ -122,6 +122,18 @@ def test_lists_in_the_environment_are_split(read: Load) -> None:
     assert config.runtime.environment == ("SLURM_*", "MY_?")
 
 
+def test_a_table_is_a_table_in_files_and_pairs_in_the_environment(read: Load) -> None:
+    text = '[registry.mirrors]\n"docker.io" = "mirror.example/hub"\n"ghcr.io/org" = "localhost:5000/x"\n'
+    mirrors = {"docker.io": "mirror.example/hub", "ghcr.io/org": "localhost:5000/x"}
+    assert read(user=text).registry.mirrors == mirrors
+    variable = "docker.io=mirror.example/hub, ghcr.io/org = localhost:5000/x"
+    assert read(HPCBINDER_REGISTRY_MIRRORS=variable).registry.mirrors == mirrors
+    assert read(HPCBINDER_REGISTRY_MIRRORS="").registry.mirrors == {}
+    (setting,) = [setting for setting in describe(read()) if setting.key == "registry.mirrors"]
+    assert setting.value == mirrors
+    assert setting.origin.endswith("config.toml:1")
+
+
 def test_paths_know_home_variables_and_their_file(read: Load, user: Path) -> None:
     config = read(
         user='[store]\npath = "$SCRATCH/${USER}/images"\nsite = ["~/a", "sub/../b"]\n',
@@ -158,7 +170,7 @@ def test_a_variable_of_the_site_that_is_not_set_is_named_and_can_be_replaced(rea
         ("[build]\nengine = 'auto", 2, "is not TOML: "),
         ("a = 1\na = 2\n", 2, "is not TOML: Cannot overwrite a value"),
         ("x = " + "[" * 5000, None, "is nested too deeply"),
-        ("[build]\ncompression = 'gzip:13'\n", 2, "build.compression must be gzip, gzip:1 to gzip:12, zstd, or zstd:1"),
+        ("[build]\ncompression = 'gzip:13'\n", 2, "build.compression must be gzip, gzip:1 to gzip:12, zstd, zstd:1"),
         ("[build]\nsuite = 'book worm; rm'\n", 2, "build.suite must be a Debian suite's name, not 'book worm; rm'"),
         ("[build]\ndockerd = '--evil'\n", 2, "build.dockerd must be unix:///"),
         ("[build]\ndockerd = 'ssh://-oProxyCommand=x'\n", 2, "build.dockerd must be unix:///"),
@@ -170,6 +182,12 @@ def test_a_variable_of_the_site_that_is_not_set_is_named_and_can_be_replaced(rea
         ("[runtime]\nbinds = ['/a:/']\n", 2, "runtime.binds must be"),
         ("[runtime]\nenvironment = ['A=B']\n", 2, "runtime.environment must be a variable's name"),
         ('[runtime]\nprologue = ["a\\nb"]\n', 2, "runtime.prologue must be one line of shell"),
+        ("[registry]\nmirrors = ['a']\n", 2, "registry.mirrors must be a table, not a list"),
+        ("[registry]\nmirrors = 'a=b'\n", 2, "registry.mirrors must be a table, not text"),
+        ("[registry.mirrors]\n'a b' = 'c'\n", 1, "a name in registry.mirrors must be REGISTRY[/PATH], not 'a b'"),
+        ("[registry.mirrors]\n'a' = 'c d'\n", 1, "registry.mirrors of 'a' must be REGISTRY[/PATH], not 'c d'"),
+        ("[registry.mirrors]\n'a' = 1\n", 1, "registry.mirrors of 'a' must be text in quotes, not a number"),
+        ("[registry]\ninsecure = ['http://a']\n", 2, "registry.insecure must be HOST or HOST:PORT, not 'http://a'"),
         ("[store]\npath = ''\n", 2, "store.path must be a path, not empty"),
     ],
 )

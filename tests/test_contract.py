@@ -1,6 +1,7 @@
 """The image contract (docs/image-contract.md), on an image built from a repository that uses everything.
 
-Under Docker: read-only, a random UID, no network. Under Apptainer and Charliecloud: an ordinary user, `$HOME` bound.
+Built by Docker, and by podman and buildah as an ordinary user. Under Docker and podman: read-only, a random UID, no
+network. Under Apptainer and Charliecloud: an ordinary user, `$HOME` bound.
 """
 
 from __future__ import annotations
@@ -15,29 +16,53 @@ import pytest
 
 from hpcbinder import contract
 from hpcbinder.squashfs import Image
-from rig import Apptainer, Charliecloud, Dockerd, Rig, User
+from rig import Apptainer, Builder, Charliecloud, Dockerd, User
 
 Inside = Callable[..., str]
 
 FORBIDDEN = ("home", "root", "tmp", "var/tmp", "run", "scratch", "dev/shm")
 
 
-@pytest.fixture(params=["docker", "apptainer", "charliecloud"])
-def inside(request: pytest.FixtureRequest, rig: Rig, user: User, contract_image: dict[str, Any]) -> Inside:
+heavy = pytest.mark.heavy
+ENGINES = ["docker", pytest.param("podman", marks=heavy), pytest.param("buildah", marks=heavy)]
+WAYS = [
+    *("docker-docker", "docker-apptainer", "docker-charliecloud"),
+    *(pytest.param(way, marks=heavy) for way in ("podman-podman", "podman-apptainer", "buildah-apptainer")),
+]
+"""Engine and runtime."""
+
+
+def built_by(request: pytest.FixtureRequest, engine: str) -> dict[str, Any]:
+    """tests/repos/contract, built by an engine."""
+    if engine == "docker":
+        image: dict[str, Any] = request.getfixturevalue("contract_image")
+    else:
+        image = request.getfixturevalue("engine_lines")[engine].build("contract")
+    return image
+
+
+@pytest.fixture(params=WAYS)
+def inside(request: pytest.FixtureRequest, user: User) -> Inside:
     """Run a command in the image as the runtime itself does it, with nothing of ours around it."""
-    formats = contract_image["formats"]
+    engine, _, runtime_name = request.param.partition("-")
+    image = built_by(request, engine)
+    formats = image["formats"]
+    # An OCI runtime, with all that it can take away.
+    bare = ["run", "--rm", "--read-only", "--network", "none", "--user", "12345:54321"]
 
     def docker(*argv: str, env: dict[str, str] | None = None) -> str:
         dockerd: Dockerd = request.getfixturevalue("dockerd")
-        command = ["/usr/bin/docker", "run", "--rm", "--read-only", "--network", "none", "--user", "12345:54321"]
-        for name, value in (env or {}).items():
-            command += ["--env", f"{name}={value}"]
-        command += ["--entrypoint", argv[0], contract_image["image"]["name"], *argv[1:]]
+        command = ["/usr/bin/docker", *bare, *_oci_arguments(image, argv, env)]
         done = subprocess.run(
             command, env={**dockerd.environment, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def podman(*argv: str, env: dict[str, str] | None = None) -> str:
+        builder: Builder = request.getfixturevalue("builder")
+        command = ["podman", *bare, "--pull=never", "--read-only-tmpfs=false", *_oci_arguments(image, argv, env)]
+        return builder.run(command).stdout
 
     def apptainer(*argv: str, env: dict[str, str] | None = None) -> str:
         runtime: Apptainer = request.getfixturevalue("apptainer")
@@ -48,14 +73,36 @@ def inside(request: pytest.FixtureRequest, rig: Rig, user: User, contract_image:
         command = [runtime.path, "--set-env", "--home", formats["squashfs"], "--", *argv]
         return user.run(command, env=env, network=False).stdout
 
-    runtimes: dict[str, Inside] = {"docker": docker, "apptainer": apptainer, "charliecloud": charliecloud}
-    return runtimes[request.param]
+    runtimes: dict[str, Inside] = {
+        "docker": docker,
+        "podman": podman,
+        "apptainer": apptainer,
+        "charliecloud": charliecloud,
+    }
+    return runtimes[runtime_name]
 
 
-@pytest.fixture
-def tree(contract_image: dict[str, Any]) -> dict[str, Any]:
+def _oci_arguments(image: dict[str, Any], argv: tuple[str, ...], env: dict[str, str] | None) -> list[str]:
+    variables = [word for name, value in (env or {}).items() for word in ("--env", f"{name}={value}")]
+    return [*variables, "--entrypoint", argv[0], image["image"]["name"], *argv[1:]]
+
+
+@pytest.fixture(params=ENGINES)
+def record(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The catalog's record of the image."""
+    image = built_by(request, request.param)
+    if request.param == "docker":
+        shown = json.loads(request.getfixturevalue("line").hpcbinder("show", image["id"], "--json").stdout)
+    else:
+        shown = request.getfixturevalue("engine_lines")[request.param].hpcbinder("show", image["id"], "--json")
+    assert isinstance(shown, dict)
+    return shown
+
+
+@pytest.fixture(params=ENGINES)
+def tree(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Every path of the image."""
-    with Image.open(Path(contract_image["formats"]["squashfs"])) as image:
+    with Image.open(Path(built_by(request, request.param)["formats"]["squashfs"])) as image:
         return dict(image.walk())
 
 
@@ -118,8 +165,7 @@ def test_the_environment_activates_and_names_nobody(inside: Inside, contract_ima
     assert image["source"] == contract_image["source"]
 
 
-def test_no_user_in_the_configuration(line: Any, contract_image: dict[str, Any]) -> None:
-    record = json.loads(line.hpcbinder("show", contract_image["id"], "--json").stdout)
+def test_no_user_in_the_configuration(record: dict[str, Any]) -> None:
     assert not {"USER", "HOME", "LOGNAME"} & set(record["config"]["env"])
 
 
@@ -213,14 +259,16 @@ def test_the_server_environment_is_the_same_layer_in_every_image(line: Any, cont
 # 7. A manifest and labels say what it is and how to make it again.
 
 
-def test_manifest_and_labels(inside: Inside, line: Any, contract_image: dict[str, Any]) -> None:
+def test_the_manifest(inside: Inside, contract_image: dict[str, Any]) -> None:
     manifest = json.loads(inside("cat", contract.MANIFEST))
     assert manifest["commit"] == contract_image["commit"]
     assert {pack["name"] for pack in manifest["buildpacks"]} >= {"python", "apt", "postbuild", "start"}
     assert manifest["rebuild"].startswith("hpcbinder build ")
     packages = json.loads(inside("cat", f"{contract.PACKAGES_DIR}/python.json"))
     assert {"name": "six", "version": "1.17.0"} in packages
-    record = json.loads(line.hpcbinder("show", contract_image["id"], "--json").stdout)
+
+
+def test_labels(record: dict[str, Any], contract_image: dict[str, Any]) -> None:
     labels = record["config"]["labels"]
     assert labels["org.opencontainers.image.revision"] == contract_image["commit"]
     assert {"python", "debian", "server"} <= set(record["packages"])

@@ -11,10 +11,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"squashfs", "sif", "model", "contract", "debian", "errors", "process", "progress", "text", "buildpacks"},
-    {"image", "catalog", "config"},
-    {"source", "plan", "convert", "runtime"},
-    {"engine", "bases", "register"},
-    {"builders", "build"},
+    {"image", "catalog", "config", "registry"},
+    {"source", "plan", "convert", "runtime", "look"},
+    {"engine", "bases", "interpreters", "lock", "register"},
+    {"builders", "build", "doctor", "gc", "publish"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -277,3 +278,7 @@ def test_a_failing_step_is_one_line_with_its_output(line: Line) -> None:
     assert "postBuild" in message or "postbuild" in message
     assert "the reason it failed" in message
     assert "Traceback" not in done.stderr
+    (id_,) = re.findall(r"hpcbinder logs (failing-[0-9a-f]{12})", message)
+    log = line.hpcbinder("logs", id_).stdout.splitlines()
+    assert any(said.endswith("| the reason it failed") for said in log)
+    assert "failed: step" in log[-1]

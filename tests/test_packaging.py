@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from package_index import PackageIndex
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,13 +51,14 @@ def uv() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-def bare(folder: Path, bin_: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run hpcbinder where nothing but git is installed."""
+def bare(folder: Path, bin_: Path, index: PackageIndex, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run hpcbinder where nothing but git is installed, at a site with a package index."""
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     if not (tools / "git").exists():
         (tools / "git").symlink_to(shutil.which("git") or "git")
     environment = {"PATH": str(tools), "HOME": str(folder), "LANG": "C.UTF-8"}
+    environment["HPCBINDER_SITE_PIP_INDEX_URL"] = index.url
     return subprocess.run([bin_ / "hpcbinder", *arguments], env=environment, cwd=folder, capture_output=True, text=True)
 
 
@@ -64,17 +66,22 @@ def test_the_wheel_holds_the_buildpacks_inside_our_namespace(wheel: Path) -> Non
     names = zipfile.ZipFile(wheel).namelist()
     assert "hpcbinder/buildpacks/python/buildpack.toml" in names
     assert "hpcbinder/plan/server/requirements.lock" in names
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"hpcbinder"}
+    places = {name.partition("/")[0] for name in names if ".dist-info" not in name}
+    (data,) = places - {"hpcbinder"}
+    assert [name for name in names if name.startswith(data)] == [f"{data}/data/share/man/man1/hpcbinder.1"]
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_the_wheel_plans_without_root_or_engines(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_plans_without_root_or_engines(installed: Path, tmp_path: Path, package_index: PackageIndex) -> None:
+    package_index.ours()
+    package_index.wheel("numpy", "2.0")
     repository = tmp_path / "repository"
     repository.mkdir()
     (repository / "requirements.txt").write_text("numpy\n")
-    done = bare(tmp_path, installed, "plan", str(repository))
+    done = bare(tmp_path, installed, package_index, "plan", str(repository))
     assert done.returncode == 0, done.stderr
     assert "requirements.txt" in done.stdout
+    assert "numpy==2.0" in done.stdout
     python = subprocess.run(
         [installed / "python", "-c", "import importlib.util as u; print(u.find_spec('buildpacks'))"],
         cwd=tmp_path,
@@ -84,7 +91,10 @@ def test_the_wheel_plans_without_root_or_engines(installed: Path, tmp_path: Path
     assert python.stdout == "None\n"
 
 
-def test_the_wheel_says_what_is_missing_to_build_and_run(installed: Path, tmp_path: Path) -> None:
+def test_the_wheel_says_what_is_missing_to_build_and_run(
+    installed: Path, tmp_path: Path, package_index: PackageIndex
+) -> None:
+    package_index.ours()
     repository = tmp_path / "repository"
     repository.mkdir()
     for arguments, code, word in (
@@ -93,7 +103,7 @@ def test_the_wheel_says_what_is_missing_to_build_and_run(installed: Path, tmp_pa
         (("run", "nothing"), 8, "nothing"),
         (("list",), 0, ""),
     ):
-        done = bare(tmp_path, installed, *arguments)
+        done = bare(tmp_path, installed, package_index, *arguments)
         assert done.returncode == code, done.stderr
         assert word.lower() in done.stderr.lower()
         assert "Traceback" not in done.stderr

@@ -42,7 +42,8 @@ class Mmdebstrap:
         if found is None:
             raise BuildError(
                 "a Debian base cannot be made here: mmdebstrap is not installed",
-                hint="apt-get install mmdebstrap uidmap, or take the base from a site's store (store.site)",
+                hint="apt-get install mmdebstrap uidmap, or take the base from a site's store (store.site), or Debian "
+                "from a registry (bases.source)",
             )
         self._program = found
         self._environ = environ
@@ -218,6 +219,11 @@ _WAYS_OUT = (
     (
         r"NO_PUBKEY|not signed|signatures were invalid|keyring",
         "the package debian-archive-keyring is missing here or older than the release",
+    ),
+    (
+        r"does not have a Release file|Release file .* is expired|404  Not Found",
+        "the mirror does not have this release: see site.apt_mirror, or site.apt_archive_mirror for a release at the "
+        "end of its life",
     ),
     (
         r"Certificate|certificate|TLS|SSL|handshake",

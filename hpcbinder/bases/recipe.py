@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hpcbinder.contract import LABEL_PREFIX, STEP_DIR
-from hpcbinder.debian import KEYRING, MIRROR, SECURITY_MIRROR
+from hpcbinder.debian import sources_deb822
 from hpcbinder.errors import BuildError
 from hpcbinder.model import BaseRef, fingerprint
+from hpcbinder.plan import SUITES
 
-PACKAGES = (
+_PACKAGES = (
     "bzip2",
     "ca-certificates",
     "curl",
@@ -27,8 +28,11 @@ PACKAGES = (
 )
 """On top of Debian's essential packages and apt: what a notebook and a terminal beside it expect. No compiler."""
 
-PYTHONS: Mapping[str, str] = {"bookworm": "3.11", "trixie": "3.13"}
-"""Suite -> its python3."""
+
+def packages(suite: str) -> tuple[str, ...]:
+    """Names of a suite's packages on top of the essential ones and apt."""
+    return tuple("mime-support" if suite == "buster" and name == "media-types" else name for name in _PACKAGES)
+
 
 ARCHITECTURES: Mapping[str, str] = {"amd64": "amd64", "arm64": "arm64", "ppc64le": "ppc64el"}
 """OCI name -> Debian name."""
@@ -61,7 +65,10 @@ FOLDERS: Mapping[str, int] = {
     "/dev/shm": 0o1777,
     # Mount points of build steps: what is there already leaves no trace in a step's layer.
     STEP_DIR: 0o755,
-    **{f"{STEP_DIR}/{name}": 0o755 for name in ("cache", "cache/apt", "cache/uv", "site", "step", "tools", "work")},
+    **{
+        f"{STEP_DIR}/{name}": 0o755
+        for name in ("cache", "cache/apt", "cache/uv", "image", "site", "step", "tools", "work")
+    },
 }
 """Empty folders and their modes."""
 
@@ -70,7 +77,7 @@ def files(suite: str) -> dict[str, tuple[int, str]]:
     """Path -> (mode, text) of the files we write ourselves."""
     return {
         "/etc/apt/apt.conf.d/90hpcbinder": (0o644, 'Acquire::Languages "none";\n'),
-        "/etc/apt/sources.list.d/debian.sources": (0o644, _sources_deb822(suite)),
+        "/etc/apt/sources.list.d/debian.sources": (0o644, sources_deb822(suite)),
         "/etc/dpkg/dpkg.cfg.d/hpcbinder": (0o644, SLIM),
         "/etc/hostname": (0o644, ""),
         "/etc/hosts": (0o644, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
@@ -101,12 +108,12 @@ def base_key(ref: BaseRef) -> str:
     Raises:
         BuildError: There is no recipe for it.
     """
-    if PYTHONS.get(ref.suite) != ref.python or ref.architecture not in ARCHITECTURES:
+    if ref.suite not in SUITES or SUITES[ref.suite].python != ref.python or ref.architecture not in ARCHITECTURES:
         raise BuildError(
             f"no base for Debian {ref.suite} with Python {ref.python} on {ref.architecture}",
-            hint="there is one for " + ", ".join(f"{suite} with {python}" for suite, python in PYTHONS.items()),
+            hint="there is one for " + ", ".join(f"{suite.name} with {suite.python}" for suite in SUITES.values()),
         )
-    return fingerprint([ref, PACKAGES, FOLDERS, files(ref.suite), EPOCH])[:16]
+    return fingerprint([ref, packages(ref.suite), FOLDERS, files(ref.suite), EPOCH])[:16]
 
 
 def base_tag(ref: BaseRef) -> str:
@@ -116,10 +123,3 @@ def base_tag(ref: BaseRef) -> str:
         BuildError: There is no recipe for it.
     """
     return f"localhost/hpcbinder/base:{ref.suite}-{base_key(ref)}"
-
-
-def _sources_deb822(suite: str) -> str:
-    return "\n".join(
-        f"Types: deb\nURIs: {url}\nSuites: {suites}\nComponents: main\nSigned-By: {KEYRING}\n"
-        for url, suites in ((MIRROR, f"{suite} {suite}-updates"), (SECURITY_MIRROR, f"{suite}-security"))
-    )

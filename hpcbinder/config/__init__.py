@@ -9,29 +9,40 @@ docs/config.md (`python -m hpcbinder.config`) all read it.
 from hpcbinder.config.describe import Setting, describe, markdown
 from hpcbinder.config.keys import (
     SITE_FILE,
+    BasesConfig,
     BuildConfig,
     BuildpacksConfig,
     Config,
     KernelsConfig,
+    RegistryConfig,
     RuntimeConfig,
     SiteConfig,
+    SourceConfig,
     StoreConfig,
+    mirrors,
+    user_config,
 )
 from hpcbinder.config.load import load
 from hpcbinder.config.values import redact
 
 __all__ = [
     "SITE_FILE",
+    "BasesConfig",
     "BuildConfig",
     "BuildpacksConfig",
     "Config",
     "KernelsConfig",
+    "RegistryConfig",
     "RuntimeConfig",
     "Setting",
     "SiteConfig",
+    "SourceConfig",
     "StoreConfig",
     "describe",
     "load",
     "markdown",
+    "mirrors",
     "redact",
+    "user_config",
+    "user_config",
 ]

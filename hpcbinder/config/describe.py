@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,13 +16,13 @@ class Setting:
 
     Attributes:
         key: `section.key`.
-        value: Text, a list of texts, or None for what is not set.
+        value: Text, a list of texts, a table of texts, or None for what is not set.
         origin: "default", "FILE:LINE", "environment NAME" or "flag".
         doc: One line.
     """
 
     key: str
-    value: str | list[str] | None
+    value: str | list[str] | dict[str, str] | None
     origin: str
     doc: str
 
@@ -32,13 +33,18 @@ def describe(config: Config) -> list[Setting]:
     for key, spec in specs().items():
         section, name = key.split(".")
         value = getattr(getattr(config, section), name)
-        shown = [redact(str(v)) for v in value] if isinstance(value, tuple) else None if value is None else str(value)
-        settings.append(
-            Setting(
-                key, redact(shown) if isinstance(shown, str) else shown, config.origins.get(key, "default"), spec.doc
-            )
-        )
+        settings.append(Setting(key, _shown(value), config.origins.get(key, "default"), spec.doc))
     return settings
+
+
+def _shown(value: Any) -> str | list[str] | dict[str, str] | None:
+    if isinstance(value, Mapping):
+        return {name: redact(str(text)) for name, text in value.items()}
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return [redact(str(text)) for text in value]
+    return None if value is None else redact(str(value))
 
 
 def markdown() -> str:
@@ -87,7 +93,8 @@ def markdown() -> str:
             lines += ["", spec.doc, "", f"- Type: {spec.kind}", f"- Default: {spec.default_doc or _toml(f.default)}"]
             variable = f"HPCBINDER_{name}_{f.name}".upper()
             separators = {",": "commas", ":": "colons", "\n": "newlines"}
-            parted = f", parted by {separators[spec.separator]}" if spec.separator else ""
+            form = "`NAME=VALUE`s, " if spec.names else ""
+            parted = f", {form}parted by {separators[spec.separator]}" if spec.separator else ""
             lines.append(f"- Environment: `{variable}`{parted}")
             if spec.usual:
                 lines.append(f"- Also taken, if nothing else sets it: {', '.join(f'`{v}`' for v in spec.usual)}")
@@ -99,6 +106,8 @@ def markdown() -> str:
 def _toml(value: Any) -> str:
     if value is None:
         return "not set"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     if isinstance(value, tuple):
         return "`[" + ", ".join(f'"{v}"' for v in value) + "]`"
     return f'`"{value}"`'

@@ -9,19 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from hpcbinder.config.values import (
+    IMAGE,
+    REGISTRY,
+    REPOSITORY,
     URL,
     Spec,
     matching,
     one_of,
     read_bind,
     read_compression,
+    read_flag,
     read_no_proxy,
     read_path,
     read_proxy,
 )
+from hpcbinder.debian import Mirrors
 from hpcbinder.errors import UsageError
 
 SITE_FILE = Path("/etc/hpcbinder/config.toml")
+
+
+def mirrors(site: SiteConfig) -> Mirrors:
+    """Where a site wants Debian's packages to come from."""
+    return Mirrors(site.apt_mirror, site.apt_security_mirror, site.apt_archive_mirror)
 
 
 def _setting(spec: Spec, default: Any = None, *, factory: Callable[[], Any] | None = None) -> Any:
@@ -72,8 +82,30 @@ class BuildConfig:
     """How images are made."""
 
     engine: str = _setting(
-        Spec('"auto" or "docker"', "What builds images; auto takes the one that is there.", one_of("auto", "docker")),
+        Spec(
+            '"auto", "docker", "podman" or "buildah"',
+            "What builds images; auto takes the first that can: Docker, podman, buildah (docs/engines.md).",
+            one_of("auto", "docker", "podman", "buildah"),
+        ),
         "auto",
+    )
+    isolation: str = _setting(
+        Spec(
+            '"auto", "chroot", "oci" or "rootless"',
+            "How podman and buildah keep build steps apart from the machine: auto is chroot for an ordinary user, oci "
+            "(a container runtime) for root.",
+            one_of("auto", "chroot", "oci", "rootless"),
+        ),
+        "auto",
+    )
+    shared: bool = _setting(
+        Spec(
+            "true or false",
+            "Others' repositories are built here, as by a service or a shared account: engines that run as root are "
+            "refused.",
+            read_flag,
+        ),
+        False,
     )
     formats: tuple[str, ...] = _setting(
         Spec(
@@ -93,7 +125,12 @@ class BuildConfig:
         "bookworm",
     )
     compression: str = _setting(
-        Spec("text", "Compression of squashfs: gzip or zstd, with a level as in gzip:6.", read_compression), "gzip"
+        Spec(
+            "text",
+            "Compression of squashfs: gzip, zstd, xz or lz4, with a level as in gzip:6 (docs/images.md says which runs where).",
+            read_compression,
+        ),
+        "gzip",
     )
     dockerd: str | None = _setting(
         Spec(
@@ -115,6 +152,64 @@ class BuildConfig:
 
 
 @dataclass(frozen=True)
+class BasesConfig:
+    """What images stand on (docs/bases.md)."""
+
+    source: str = _setting(
+        Spec(
+            '"auto", "bootstrap" or "registry"',
+            "Where Debian comes from: bootstrapped from its packages with mmdebstrap, or its image from a registry; "
+            "auto takes the registry where there is no mmdebstrap.",
+            one_of("auto", "bootstrap", "registry"),
+        ),
+        "auto",
+    )
+    suites: tuple[str, ...] = _setting(
+        Spec(
+            "list",
+            "Debian suites whose Python a repository may ask for, besides build.suite, the most wanted first: "
+            "bookworm (3.11), trixie (3.13); bullseye (3.9) and buster are at the end of their life and get no fixes.",
+            one_of("buster", "bullseye", "bookworm", "trixie"),
+            separator=",",
+        ),
+        ("bookworm", "trixie"),
+    )
+    images: Mapping[str, str] = _setting(
+        Spec(
+            "table of texts",
+            'What is pulled for an image: `"debian:bookworm-slim" = "registry.example.org/mirror/debian:bookworm"`. '
+            "An image `python:3.12-slim` (on build.suite) or `python:3.12-slim-bookworm` named here is a base for "
+            "repositories that want this Python.",
+            matching(IMAGE, "an image's name, with @sha256:… to pin it"),
+            separator=",",
+            names=matching(IMAGE, "an image's name"),
+            default_doc="none",
+        ),
+        factory=dict,
+    )
+    python_images: str = _setting(
+        Spec(
+            '"official" or "named"',
+            "Where a Python comes from that neither Debian nor `pythons` have: official takes Docker Hub's "
+            "python:X.Y-slim-SUITE, by way of `images` and registry.mirrors; named only such as `images` names.",
+            one_of("official", "named"),
+        ),
+        "official",
+    )
+    pythons: tuple[Path, ...] = _setting(
+        Spec(
+            "list of paths",
+            "Folders of interpreters for repositories that want a Python which Debian does not have: each an "
+            "interpreter's own folder, or one that holds several (`versions` of pyenv, uv's, a centre's /opt/python). "
+            "Nobody may be able to change them whom you would not let choose what runs in your images.",
+            read_path,
+            separator=":",
+        ),
+        (),
+    )
+
+
+@dataclass(frozen=True)
 class SiteConfig:
     """Mirrors, proxies and certificates, for the build only: none of it stays in an image."""
 
@@ -125,6 +220,15 @@ class SiteConfig:
         Spec(
             "URL",
             "Mirror instead of http://deb.debian.org/debian-security.",
+            matching(URL, "a URL"),
+            optional=True,
+        )
+    )
+    apt_archive_mirror: str | None = _setting(
+        Spec(
+            "URL",
+            "Mirror of Debian releases at the end of their life instead of http://archive.debian.org/debian, such as "
+            "a day of snapshot.debian.org; the fixes are looked for in debian-security beside it.",
             matching(URL, "a URL"),
             optional=True,
         )
@@ -161,6 +265,92 @@ class SiteConfig:
             optional=True,
             usual=("no_proxy", "NO_PROXY"),
         )
+    )
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """What is fetched with a repository, and from where."""
+
+    submodules: str = _setting(
+        Spec(
+            '"fetch" or "leave"',
+            "Git submodules: fetch them, or leave their folders empty.",
+            one_of("fetch", "leave"),
+        ),
+        "fetch",
+    )
+    lfs: str = _setting(
+        Spec(
+            '"fetch" or "leave"',
+            "Files in Git LFS: fetch them, or leave the pointers to them.",
+            one_of("fetch", "leave"),
+        ),
+        "fetch",
+    )
+    hosts: tuple[str, ...] = _setting(
+        Spec(
+            "list",
+            "Hosts that a repository or a dataset may send us to (for submodules, files in Git LFS, data), besides its "
+            "own host and those of the public Internet; globs. A site names its internal git server here.",
+            matching(r"[A-Za-z0-9*?.:\[\]_-]+", "a host's name or a glob of names"),
+            separator=",",
+        ),
+        (),
+    )
+    limit: str = _setting(
+        Spec(
+            "size",
+            "The most that is fetched of a dataset, or of Git LFS for one repository: bytes, or with K, M, G, T.",
+            matching(r"[0-9]{1,15}[KMGT]?", "a size such as 50G"),
+        ),
+        "100G",
+    )
+    ckan: tuple[str, ...] = _setting(
+        Spec(
+            "list",
+            "Hosts whose `/dataset/…` addresses are CKAN's.",
+            matching(r"[A-Za-z0-9.-]+(:[0-9]+)?", "a host's name"),
+            separator=",",
+        ),
+        ("demo.ckan.org",),
+    )
+    swh_token_file: Path | None = _setting(
+        Spec(
+            "path",
+            "File with your token for Software Heritage's archive, which lets you ask it more often.",
+            read_path,
+            optional=True,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class RegistryConfig:
+    """Registries, which bases are pulled from and images pushed to. Logins: docs/registries.md."""
+
+    mirrors: Mapping[str, str] = _setting(
+        Spec(
+            "table of texts",
+            'Where to look first: `"docker.io" = "mirror.example.org/hub"` takes `docker.io/library/debian` from '
+            "`mirror.example.org/hub/library/debian`. A name is a registry or a part of one, the longest that fits "
+            "counts; what the mirror does not give comes from where it is said to be.",
+            matching(REPOSITORY, "REGISTRY[/PATH]"),
+            separator=",",
+            names=matching(REPOSITORY, "REGISTRY[/PATH]"),
+            default_doc="none",
+        ),
+        factory=dict,
+    )
+    insecure: tuple[str, ...] = _setting(
+        Spec(
+            "list",
+            "Registries (HOST or HOST:PORT) that may be spoken with unencrypted, if they do not encrypt. This "
+            "machine's own may always.",
+            matching(REGISTRY, "HOST or HOST:PORT"),
+            separator=",",
+        ),
+        (),
     )
 
 
@@ -274,7 +464,10 @@ class Config:
 
     store: StoreConfig = field(default_factory=StoreConfig)
     build: BuildConfig = field(default_factory=BuildConfig)
+    bases: BasesConfig = field(default_factory=BasesConfig)
     site: SiteConfig = field(default_factory=SiteConfig)
+    source: SourceConfig = field(default_factory=SourceConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     buildpacks: BuildpacksConfig = field(default_factory=BuildpacksConfig)
     kernels: KernelsConfig = field(default_factory=KernelsConfig)
@@ -284,7 +477,10 @@ class Config:
 SECTIONS: dict[str, type[Any]] = {
     "store": StoreConfig,
     "build": BuildConfig,
+    "bases": BasesConfig,
     "site": SiteConfig,
+    "source": SourceConfig,
+    "registry": RegistryConfig,
     "runtime": RuntimeConfig,
     "buildpacks": BuildpacksConfig,
     "kernels": KernelsConfig,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcbinder.config.keys import SECTIONS, SITE_FILE, Config, specs, user_config
-from hpcbinder.config.values import Source, quoted
+from hpcbinder.config.values import Source, quoted, read_flag
 from hpcbinder.errors import UsageError
 
 _FILE_LIMIT = 1 << 20
@@ -193,6 +193,8 @@ def _read(key: str, raw: object, source: Source) -> Any:
         if spec.optional and not text.strip():
             return None
         return spec.read(key, text, source)
+    if spec.names is not None:
+        return _read_table(key, raw, source)
     if isinstance(raw, str) and source.splits:
         raw = [part.strip() for part in raw.split(spec.separator) if part.strip()]
     if not isinstance(raw, (list, tuple)):
@@ -200,7 +202,27 @@ def _read(key: str, raw: object, source: Source) -> Any:
     return tuple(dict.fromkeys(spec.read(key, _string(key, item, source), source) for item in raw))
 
 
+def _read_table(key: str, raw: object, source: Source) -> Mapping[str, Any]:
+    spec = specs()[key]
+    assert spec.names is not None
+    if isinstance(raw, str) and source.splits:
+        pairs = [part.partition("=") for part in raw.split(spec.separator) if part.strip()]
+        if lonely := next((name for name, equals, _ in pairs if not equals), None):
+            raise source.refuse(key, f"must be NAME=VALUE, not {quoted(lonely)}")
+        raw = {name.strip(): value.strip() for name, _, value in pairs}
+    if not isinstance(raw, Mapping):
+        raise source.refuse(key, f"must be a table, not {_type(raw)}")
+    return {
+        spec.names(f"a name in {key}", name, source): spec.read(
+            f"{key} of {quoted(name)}", _string(f"{key} of {quoted(name)}", value, source), source
+        )
+        for name, value in raw.items()
+    }
+
+
 def _string(key: str, raw: object, source: Source) -> str:
+    if isinstance(raw, bool) and specs()[key].read is read_flag:
+        return "true" if raw else "false"
     if isinstance(raw, Path):
         raw = str(raw)
     if not isinstance(raw, str):

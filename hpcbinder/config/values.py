@@ -56,7 +56,9 @@ class Spec:
     read: Reader
     optional: bool = False
     separator: str | None = None
-    """Set for a list: what separates its elements in an environment variable."""
+    """Set for a list or a table: what separates its elements in an environment variable."""
+    names: Reader | None = None
+    """Set for a table of texts (NAME = VALUE): how its names are read; `read` reads the values."""
     usual: tuple[str, ...] = ()
     """Variables of other tools that are taken when nothing else sets the key, first one set wins."""
     default_doc: str | None = None
@@ -86,6 +88,12 @@ def one_of(*choices: str) -> Reader:
         return text
 
     return read
+
+
+def read_flag(key: str, text: str, source: Source) -> bool:
+    if text not in ("true", "false"):
+        raise source.refuse(key, f"must be true or false, not {quoted(text)}")
+    return text == "true"
 
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
@@ -118,6 +126,10 @@ def read_path(key: str, text: str, source: Source) -> Path:
 
 URL = r"https?://[^\s'\"\\<>`$]+"
 
+REGISTRY = r"(?:[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?"
+IMAGE = r"[A-Za-z0-9\[][A-Za-z0-9._:/\[\]-]*(@sha256:[0-9a-f]{64})?"
+REPOSITORY = rf"{REGISTRY}(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+
 
 def read_proxy(key: str, text: str, source: Source) -> str:
     # "proxy.site:3128" is common in the environment; apt and uv want the scheme.
@@ -137,6 +149,6 @@ def read_bind(key: str, text: str, source: Source) -> str:
 
 
 def read_compression(key: str, text: str, source: Source) -> str:
-    what = "gzip, gzip:1 to gzip:12, zstd, or zstd:1 to zstd:22"
-    matching(r"gzip(:([1-9]|1[0-2]))?|zstd(:([1-9]|1[0-9]|2[0-2]))?", what)(key, text, source)
+    what = "gzip, gzip:1 to gzip:12, zstd, zstd:1 to zstd:22, xz, xz:0 to xz:9, lz4, or lz4:1 to lz4:12"
+    matching(r"(gzip|lz4)(:([1-9]|1[0-2]))?|zstd(:([1-9]|1[0-9]|2[0-2]))?|xz(:[0-9])?", what)(key, text, source)
     return text

@@ -22,7 +22,6 @@ class Job:
     Attributes:
         name: The files' name.
         timestamp: Unix time (s) of a SIF and its objects.
-        uuid: 16 bytes, a SIF's.
     """
 
     config: ImageConfig
@@ -30,7 +29,6 @@ class Job:
     merged: Merged
     name: str
     timestamp: int
-    uuid: bytes
     reporter: Reporter
 
 
@@ -70,7 +68,7 @@ def _write_sif(job: Job, folder: Path) -> list[Path]:
             ],
             architecture=job.config.architecture,
             timestamp=job.timestamp,
-            uuid=job.uuid,
+            uuid=job.merged.uuid,
         )
     return [path]
 

@@ -20,7 +20,7 @@ from hpcbinder.image import OciImage, check_digest
 from hpcbinder.progress import Reporter
 from hpcbinder.squashfs import Options, write_layer
 
-_FORM = "1"
+_FORM = "2"
 """Part of every name: count it up when the bytes that a layer becomes change."""
 
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from hpcbinder.convert.files import new_file
 from hpcbinder.errors import ConvertError
-from hpcbinder.squashfs import merge
+from hpcbinder.squashfs import merge, tables_uuid
 
 
 class Merged:
@@ -17,10 +17,12 @@ class Merged:
 
     Args:
         layers: From the lowest to the topmost.
+        newest: See `merge`.
     """
 
-    def __init__(self, layers: Sequence[Path]) -> None:
+    def __init__(self, layers: Sequence[Path], newest: int) -> None:
         self._layers = layers
+        self._newest = newest
         self._place: tuple[Path, int, int] | None = None
 
     @property
@@ -30,10 +32,15 @@ class Merged:
             raise ValueError("nothing has been merged")
         return self._place
 
+    def uuid(self) -> bytes:
+        """A UUID that follows from the image's tables: all names, modes and times, and where the contents lie."""
+        file, offset, _ = self.where
+        return tables_uuid(file, offset)
+
     def write(self, path: Path, out: BinaryIO, offset: int) -> int:
         """Write it into the open file `path` at `offset` (bytes) and return its size (bytes)."""
         if self._place is None:
-            self._place = (path, offset, merge(self._layers, out, offset=offset))
+            self._place = (path, offset, merge(self._layers, out, offset=offset, newest=self._newest))
         else:
             source, start, size = self._place
             with source.open("rb") as file:

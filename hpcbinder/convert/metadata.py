@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hpcbinder.contract import PROFILE
+from hpcbinder.contract import LABEL_PREFIX, PROFILE, STEP_DIR
 from hpcbinder.convert.environment import charliecloud_file, image_environment, runscript, shell_exports
 from hpcbinder.model import ImageConfig
 
@@ -55,6 +55,10 @@ MOUNT_POINTS: Mapping[str, int] = {
 MOUNTED_FILES = ("etc/group", "etc/hosts", "etc/passwd", "etc/resolv.conf")
 """Files the runtimes mount the host's over."""
 
+BUILD_ONLY = (STEP_DIR.rpartition("/")[2], ".containerenv", "secrets")
+"""What engines mount in /run while they build: some leave the empty places in a layer, some take even those away that
+were there before, and the folder's time is then the build's."""
+
 _LINKS = {"singularity": ".singularity.d/runscript", "environment": ".singularity.d/env/90-environment.sh"}
 """What Singularity before 3.0 looks for."""
 
@@ -70,6 +74,7 @@ class Metadata:
         runscript: What `apptainer run` runs.
         charliecloud: Text of `/ch/environment`.
         lost: Variables that `/ch/environment` cannot carry.
+        ours: The image was built by hpcbinder.
     """
 
     deffile: str
@@ -78,6 +83,7 @@ class Metadata:
     runscript: str
     charliecloud: str
     lost: tuple[str, ...]
+    ours: bool = False
 
     def inspect_json(self) -> bytes:
         """What `apptainer inspect` reads out of a SIF (pkg/inspect/metadata.go)."""
@@ -91,14 +97,19 @@ class Metadata:
         return _json({"data": {"attributes": attributes}, "type": "container"})
 
 
-def describe(config: ImageConfig, labels: Mapping[str, str]) -> Metadata:
-    """What the runtimes are told about an image; `labels` are added to its own and win over them."""
+def describe(config: ImageConfig, labels: Mapping[str, str], origin: str) -> Metadata:
+    """What the runtimes are told about an image.
+
+    Args:
+        labels: Added to the image's own, winning over them.
+        origin: What it was made from.
+    """
     env = image_environment(config.env)
     charliecloud, lost = charliecloud_file(env)
     return Metadata(
         deffile=(
             "# Made by hpcbinder from the layers of an image; its labels say from which source.\n"
-            f"Bootstrap: docker-daemon\nFrom: {config.digest}\n"
+            f"Bootstrap: docker-daemon\nFrom: {origin}\n"
         ),
         labels={**config.labels, **labels},
         environment={
@@ -108,6 +119,7 @@ def describe(config: ImageConfig, labels: Mapping[str, str]) -> Metadata:
         runscript=runscript(config.entrypoint, config.cmd),
         charliecloud=charliecloud,
         lost=lost,
+        ours=any(name.startswith(LABEL_PREFIX) for name in config.labels),
     )
 
 
@@ -163,6 +175,10 @@ def metadata_tar(metadata: Metadata, timestamp: int, kind: Callable[[str], str |
         for path in MOUNTED_FILES:
             if absent(path):
                 tree.file(path, "")
+        if metadata.ours and kind("run") == "directory":
+            tree.folder("run")
+            for name in BUILD_ONLY:
+                tree.file(f"run/.wh.{name}", "")
     return out.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import tempfile
@@ -11,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcbinder.contract import EPOCH
 from hpcbinder.convert.files import make_folder
 from hpcbinder.convert.formats import WRITERS, Job
 from hpcbinder.convert.layers import LayerCache
@@ -61,8 +61,12 @@ def convert(
     formats: Sequence[str],
     options: Options,
     reporter: Reporter,
+    origin: str | None = None,
 ) -> Converted:
     """Turn an image into the formats that runtimes take. The same image and arguments give the same bytes.
+
+    And so do images of one plan, whichever engine built them and when: what engines do each in their own way (empty
+    folders they mounted things at, the times of folders they made) is not taken over.
 
     Args:
         image: Its layers are asked for only where `layers_dir` lacks them.
@@ -74,6 +78,7 @@ def convert(
         formats: Of `FORMATS`.
         options: How layers are compressed.
         reporter: Hears of phase `convert`.
+        origin: What the definition file says the image was made from; the image's digest if None.
 
     Raises:
         UsageError: A format or name that cannot be meant.
@@ -83,18 +88,17 @@ def convert(
     with _writing(folder), tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as temporary:
         scratch = Path(temporary)
         layers = LayerCache(layers_dir, options).ensure(image, scratch, reporter)
-        metadata = describe(image.config, labels)
+        metadata = describe(image.config, labels, origin or image.config.digest)
         if metadata.lost:
             lost = ", ".join(metadata.lost)
             reporter.log("convert", f"left out of /ch/environment, which cannot hold line ends: {lost}")
-        top, top_id = _metadata_layer(metadata, layers, timestamp, scratch, options)
+        top = _metadata_layer(metadata, layers, timestamp, scratch, options)
         job = Job(
             config=image.config,
             metadata=metadata,
-            merged=Merged([*layers, top]),
+            merged=Merged([*layers, top], max(timestamp, EPOCH)),
             name=name,
             timestamp=timestamp,
-            uuid=_uuid([*(path.name for path in layers), top_id, image.config.digest]),
             reporter=reporter,
         )
         made = {}
@@ -119,20 +123,13 @@ def _check(name: str, formats: Sequence[str]) -> None:
 
 def _metadata_layer(
     metadata: Metadata, layers: Sequence[Path], timestamp: int, scratch: Path, options: Options
-) -> tuple[Path, str]:
+) -> Path:
     with ExitStack() as files:
         stack = Stack([files.enter_context(Image.open(path)) for path in layers])
         tar = metadata_tar(metadata, timestamp, stack.kind)
     path = scratch / "metadata.layer"
-    return path, write_layer(io.BytesIO(tar), path, options)
-
-
-def _uuid(identity: Sequence[str]) -> bytes:
-    """A UUID that follows from what the image is made of (RFC 9562, version 8)."""
-    raw = bytearray(hashlib.sha256("\n".join(identity).encode()).digest()[:16])
-    raw[6] = raw[6] & 0x0F | 0x80
-    raw[8] = raw[8] & 0x3F | 0x80
-    return bytes(raw)
+    write_layer(io.BytesIO(tar), path, options)
+    return path
 
 
 def _move(path: Path, scratch: Path, folder: Path) -> Path:

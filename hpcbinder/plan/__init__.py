@@ -3,42 +3,67 @@
 This is also the API that buildpacks are written against (docs/buildpacks.md): they import from here and nowhere else.
 """
 
-from hpcbinder.errors import DetectError
-from hpcbinder.model import Lock, LockedPackage, Python, Stage
-from hpcbinder.plan.context import context_listing, write_context
+from hpcbinder.errors import DetectError, RegistryError
+from hpcbinder.model import Lock, LockedPackage, OutsideImage, Python, Stage
+from hpcbinder.plan.context import context_listing, write_context, write_files, write_own_context
 from hpcbinder.plan.draft import Draft, Resolver, SystemPackage
+from hpcbinder.plan.environments import environment_fingerprint, server_fingerprint
 from hpcbinder.plan.explain import explain
+from hpcbinder.plan.foundation import Foundation, Stand, bootstrapped
 from hpcbinder.plan.make import make_plan
+from hpcbinder.plan.manifest import manifest
 from hpcbinder.plan.packs import Pack, load_packs
-from hpcbinder.plan.render import dockerfile, step_titles
+from hpcbinder.plan.points import apart_point, environment_points, server_point
+from hpcbinder.plan.render import dockerfile, on_own, stage_name, step_titles
 from hpcbinder.plan.repo import Repo
-from hpcbinder.plan.server import server_step
-from hpcbinder.plan.suites import BASE_VARIANT, SUITES, Suite, served
+from hpcbinder.plan.server import PYTHONS as SERVER_PYTHONS
+from hpcbinder.plan.server import entrypoint_files, server_step
+from hpcbinder.plan.suites import BASE_VARIANT, SUITES, SUPPORTED, Suite, debian_python, served, too_old
 from hpcbinder.plan.tree import Item, show
 
 __all__ = [
     "BASE_VARIANT",
+    "SERVER_PYTHONS",
     "SUITES",
+    "SUPPORTED",
     "DetectError",
     "Draft",
+    "Foundation",
     "Item",
     "Lock",
     "LockedPackage",
+    "OutsideImage",
     "Pack",
     "Python",
+    "RegistryError",
     "Repo",
     "Resolver",
     "Stage",
+    "Stand",
     "Suite",
     "SystemPackage",
+    "apart_point",
+    "bootstrapped",
     "context_listing",
+    "debian_python",
     "dockerfile",
+    "entrypoint_files",
+    "environment_fingerprint",
+    "environment_points",
     "explain",
     "load_packs",
     "make_plan",
+    "manifest",
+    "on_own",
     "served",
+    "server_fingerprint",
+    "server_point",
     "server_step",
     "show",
+    "stage_name",
     "step_titles",
+    "too_old",
     "write_context",
+    "write_files",
+    "write_own_context",
 ]

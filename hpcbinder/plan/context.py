@@ -10,21 +10,23 @@ import hashlib
 import os
 import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import BinaryIO
 
-from hpcbinder.contract import MANIFEST, REPO_DIR
+from hpcbinder.contract import EPOCH, MANIFEST, REPO_DIR
 from hpcbinder.errors import BuildError, DetectError
-from hpcbinder.model import Checkout, Plan, Stage, Step
+from hpcbinder.model import Checkout, OwnDockerfile, Plan, Step
+from hpcbinder.plan.apart import check_apart
 from hpcbinder.plan.content import ContentHash, chunks, plan_items
 from hpcbinder.plan.manifest import manifest
-from hpcbinder.plan.render import run_script, step_folder
+from hpcbinder.plan.own import own_content, own_items
+from hpcbinder.plan.render import join_script, run_script, step_folder
 from hpcbinder.plan.repo import Repo, open_repo
 from hpcbinder.plan.tree import Item, show
 
 
 def write_context(
-    plan: Plan, checkout: Checkout, dockerfile_text: str, out: BinaryIO, *, server_only: bool = False
+    plan: Plan, checkout: Checkout, dockerfile_text: str, out: BinaryIO, *, until: int | None = None
 ) -> None:
     """Write the context that goes with a Dockerfile of this plan.
 
@@ -33,7 +35,7 @@ def write_context(
         checkout: The files it was made from.
         dockerfile_text: What `dockerfile` gave.
         out: Gets an uncompressed tar; never sought in.
-        server_only: Only what building the `server` stage needs.
+        until: Only what building the stage that ends at this point needs: that many steps, and no content.
 
     Raises:
         BuildError: A file changed since the plan was made, or cannot be read.
@@ -42,22 +44,70 @@ def write_context(
     writer.text("Dockerfile", dockerfile_text)
     repo = open_repo(checkout)
     writer.folder("steps")
-    for number, step in enumerate(plan.steps):
-        if not server_only or step.stage is Stage.SERVER:
-            _write_step(writer, step_folder(number), step, repo)
+    for number, step in enumerate(plan.steps[:until]):
+        _write_step(writer, step_folder(number), step, repo)
     writer.folder("content")
-    if not server_only:
+    if until is None:
         _write_content(writer, plan, checkout, repo)
+    writer.end()
+
+
+def write_own_context(plan: Plan, checkout: Checkout, own: OwnDockerfile, out: BinaryIO) -> None:
+    """Write the context of a repository's own Dockerfile: the repository, with what is built in the Dockerfile's place.
+
+    Args:
+        plan: The plan.
+        checkout: The files it was made from.
+        own: The plan's `own`.
+        out: Gets an uncompressed tar; never sought in.
+
+    Raises:
+        BuildError: A file changed since the plan was made, or cannot be read.
+    """
+    writer = _Writer(out, plan.timestamp)
+    repo, items = own_items(checkout, own)
+    for item in items:
+        _write_item(writer, item.path, item, repo)
+    parts = own.path.split("/")
+    for end in range(1, len(parts)):
+        writer.folder("/".join(parts[:end]))
+    writer.text(own.path, own.text)
+    if checkout.tree is None and own_content(checkout, own.path).digest != plan.content.digest:
+        raise BuildError("the files changed since the plan was made", where=checkout.source, hint="run again")
+    writer.end()
+
+
+def write_files(timestamp: int, files: Mapping[str, str], executable: Collection[str], out: BinaryIO) -> None:
+    """Write a context of texts.
+
+    Args:
+        timestamp: Unix time (s) they get.
+        files: Path -> text.
+        executable: Paths of those that can be executed.
+        out: Gets an uncompressed tar.
+    """
+    writer = _Writer(out, timestamp)
+    for path, text in files.items():
+        parts = path.split("/")
+        for end in range(1, len(parts)):
+            writer.folder("/".join(parts[:end]))
+        writer.text(path, text, executable=path in executable)
     writer.end()
 
 
 def context_listing(plan: Plan, checkout: Checkout) -> Iterator[str]:
     """Names of the files in the context, with the size in bytes of those that come from the repository, one a line."""
+    if plan.own is not None:
+        _, items = own_items(checkout, plan.own)
+        yield show(plan.own.path)
+        yield from (f"{show(item.path)}  {item.size}" for item in items if item.kind != "directory")
+        return
     repo = open_repo(checkout)
     yield "Dockerfile"
     for number, step in enumerate(plan.steps):
         folder = step_folder(number)
         yield f"{folder}/run.sh"
+        yield from (f"{folder}/{name}" for name in (("apart", "join.sh") if step.apart else ()))
         yield from (f"{folder}/files/{show(name)}" for name in step.data)
         for path in step.reads:
             item = repo.tree.items[path]
@@ -71,6 +121,9 @@ def context_listing(plan: Plan, checkout: Checkout) -> Iterator[str]:
 def _write_step(writer: _Writer, folder: str, step: Step, repo: Repo) -> None:
     writer.folder(folder)
     writer.text(f"{folder}/run.sh", run_script(step), executable=True)
+    if step.apart:
+        writer.text(f"{folder}/apart", "".join(f"{check_apart(name)}\n" for name in step.apart))
+        writer.text(f"{folder}/join.sh", join_script(), executable=True)
     writer.folder(f"{folder}/files")
     for name, text in step.data.items():
         writer.text(f"{folder}/files/{name}", text)
@@ -174,6 +227,9 @@ class _Writer:
     def _header(self, name: str, kind: bytes, mode: int, *, size: int = 0, target: str = "") -> None:
         info = tarfile.TarInfo(name + "/" if kind == tarfile.DIRTYPE else name)
         info.type, info.mode, info.size, info.linkname, info.mtime = kind, mode, size, target, self._mtime
+        if kind == tarfile.DIRTYPE:
+            # BuildKit gives folders the time of the build, buildah this one: conversion dates both back to it.
+            info.mtime = max(self._mtime, EPOCH)
         self._body(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
 
     def _body(self, raw: bytes) -> None:

@@ -6,10 +6,25 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from hpcbinder.errors import DetectError
-from hpcbinder.model import Cache, Decision, Lock, Python, Stage, Step, Wanted
+from hpcbinder.model import (
+    Cache,
+    Decision,
+    Lock,
+    OutsideImage,
+    OwnDockerfile,
+    Python,
+    Stage,
+    Step,
+    Wanted,
+    fingerprint,
+)
+from hpcbinder.plan.apart import check_apart
+from hpcbinder.plan.foundation import Foundation, Stand, bootstrapped
 from hpcbinder.plan.repo import Repo
+from hpcbinder.plan.suites import OLDEST, served, too_old
 
 WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
@@ -35,8 +50,18 @@ class SystemPackage:
     pack: str
 
 
-Resolver = Callable[[Wanted], Lock]
-"""Finds the versions of what is wanted without running any of it; raises DetectError where there are none that fit."""
+class Resolver(Protocol):
+    """Finds versions before anything is built (hpcbinder.lock has the one there is)."""
+
+    def __call__(self, wanted: Wanted) -> Lock:
+        """The exact versions of what is wanted, found without running any of it.
+
+        Raises:
+            DetectError: There are none that fit together.
+        """
+
+    def layered(self, lock: Lock) -> Lock:
+        """A lock from elsewhere, in layers that environments made before have already."""
 
 
 @dataclass
@@ -48,6 +73,8 @@ class Shared:
     architecture: str
     source: str
     resolver: Resolver | None = None
+    stand: Stand = bootstrapped
+    foundation: Foundation | None = None
     locks: list[Lock] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
@@ -56,6 +83,24 @@ class Shared:
     env: dict[str, str] = field(default_factory=dict)
     kernels: list[str] = field(default_factory=list)
     start: str | None = None
+    asked: dict[str, set[str]] = field(default_factory=dict)
+    outside: Callable[[str, str], str] | None = None
+    own: OwnDockerfile | None = None
+
+    def choose(self, python: Python) -> Foundation:
+        """Take an interpreter, and find out what an image with it stands on.
+
+        Raises:
+            DetectError: It cannot be had.
+        """
+        if too_old(python.version):
+            raise DetectError(
+                f"Python {python.version} is too old for a notebook's kernel",
+                hint=f"the oldest is {OLDEST}; there is Python {served(self.pythons)}",
+            )
+        self.foundation = self.stand(python, self.architecture)
+        self.python = self.foundation.python
+        return self.foundation
 
 
 class Draft:
@@ -82,9 +127,18 @@ class Draft:
         """The environment's interpreter, as chosen so far."""
         return self._shared.python
 
+    @property
+    def architecture(self) -> str:
+        """What the image is for, as OCI names it (`amd64`)."""
+        return self._shared.architecture
+
     def choose_python(self, python: Python) -> None:
-        """Take another interpreter, one of `pythons`; the base it is in comes with it."""
-        self._shared.python = python
+        """Take another interpreter, one of `pythons`; the base it is in comes with it.
+
+        Raises:
+            DetectError: It cannot be had after all.
+        """
+        self._shared.choose(python)
 
     def resolve(
         self,
@@ -93,8 +147,12 @@ class Draft:
         constraints: Sequence[str] = (),
         elsewhere: Collection[str] = (),
         prereleases: bool = False,
+        keep: bool = True,
     ) -> Lock | None:
         """Find the exact versions of Python packages now, before anything is built. See `Wanted` for the arguments.
+
+        Args:
+            keep: Make the lock part of the plan; without, it goes into one that the pack adds itself.
 
         Returns:
             The lock, which is then part of the plan; None if nothing is to be resolved ahead (`--no-lock`): the build
@@ -118,12 +176,36 @@ class Draft:
                 source=self._shared.source,
             )
         )
+        if keep:
+            self._shared.locks.append(lock)
+        return lock
+
+    def add_lock(self, lock: Lock) -> Lock:
+        """Make a lock that was read from a file of the repository part of the plan.
+
+        Returns:
+            The same in the layers it is to be unpacked in.
+        """
+        if self._shared.resolver is not None:
+            lock = self._shared.resolver.layered(lock)
         self._shared.locks.append(lock)
         return lock
 
-    def add_lock(self, lock: Lock) -> None:
-        """Make a lock that was read from a file of the repository part of the plan."""
-        self._shared.locks.append(lock)
+    def outside(self, name: str) -> OutsideImage:
+        """Find out what an image's name means here; for a Dockerfile of the repository.
+
+        Raises:
+            DetectError: It cannot be a name, or the image cannot be had.
+        """
+        pinned = self._shared.outside(name, self.architecture) if self._shared.outside else name
+        digest = fingerprint([pinned, self.architecture])[:16]
+        return OutsideImage(name, pinned, f"localhost/hpcbinder/from:{digest}")
+
+    def build_own(
+        self, path: str, text: str, *, base: str, images: Sequence[OutsideImage], arguments: Mapping[str, str]
+    ) -> None:
+        """Build a Dockerfile of the repository instead of a plan's steps. See `OwnDockerfile` for the arguments."""
+        self._shared.own = OwnDockerfile(path, text, base, tuple(images), dict(sorted(arguments.items())))
 
     def script(self, name: str) -> str:
         """Text of a shell script in the buildpack's folder.
@@ -141,6 +223,15 @@ class Draft:
         """Say that a file one could expect to be used is not, and why."""
         self._shared.decisions.append(Decision(file, False, self.pack, reason))
 
+    def asks(self, ecosystem: str, names: Sequence[str]) -> None:
+        """Say which packages the repository itself asks for, of all that will be there; only for people to see.
+
+        Args:
+            ecosystem: Name of the list that the steps leave in the image (`python`).
+            names: As that list has them.
+        """
+        self._shared.asked.setdefault(ecosystem, set()).update(name for name in names if name)
+
     def want_system(self, names: Sequence[str], reason: str, *, version: str = "") -> None:
         """Ask for Debian packages; they are installed with everybody else's in one step.
 
@@ -151,6 +242,7 @@ class Draft:
             if not _DEBIAN_NAME.match(name):
                 raise self._mistake(f"{name!r} is not the name of a Debian package")
             self._shared.system.append(SystemPackage(name, version, reason, self.pack))
+        self.asks("debian", names)
 
     def take_system(self) -> tuple[SystemPackage, ...]:
         """What `want_system` gathered, for the buildpack that installs it. Only the last pack should: nothing may be
@@ -233,6 +325,10 @@ class Draft:
             raise self._mistake(f"step {name} runs when the whole repository is in place: into_repo says nothing there")
         if bad := [path for path in reads if self._repo.tree.kind(path) not in ("file", "symlink")]:
             raise self._mistake(f"step {name} reads {bad[0]!r}, which is no file of the repository")
+        if apart and stage is Stage.FINISH:
+            raise self._mistake(f"step {name} fills folders apart, which has no meaning when all is in place")
+        for folder in apart:
+            check_apart(folder)
         self._check_env(env or {})
         self._shared.steps.append(
             Step(

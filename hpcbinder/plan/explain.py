@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpcbinder.contract import REPO_DIR
-from hpcbinder.model import Decision, Plan, Stage
+from hpcbinder.model import Decision, Lock, OwnDockerfile, Plan, Stage
 from hpcbinder.plan.content import placed_files
 from hpcbinder.text import printable
 
@@ -19,14 +19,27 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield plan.id
     yield f"  source   {plan.source}" + (f"  (folder {plan.subdir})" if plan.subdir else "")
     yield f"  commit   {_commit(plan)}"
-    yield f"  base     {plan.base.name}, Python {plan.base.python}, {plan.base.architecture}"
+    python = f", Python {plan.base.python}" if plan.own is None else ""
+    yield f"  base     {plan.base.name}{python}, {plan.base.architecture}"
+    if plan.base.image:
+        yield f"  image    {plan.base.image}"
+    if plan.own is None and plan.python.origin != "debian":
+        yield f"  python   {plan.python.full} from {plan.python.source}"
     yield f"  packs    {', '.join(f'{pack.name} {pack.version}{_origin(pack.origin)}' for pack in plan.packs)}"
     if plan.decisions:
         yield ""
         yield "Files"
         width = min(40, max(len(decision.file) for decision in plan.decisions))
         yield from (_decision(decision, width) for decision in plan.decisions)
+    if plan.locks:
+        yield ""
+        yield "Versions"
+        for lock in plan.locks:
+            yield from _lock(lock)
     yield ""
+    if plan.own is not None:
+        yield from _own(plan, plan.own)
+        return
     yield "Steps"
     finish = [step for step in plan.steps if step.stage is Stage.FINISH]
     for step in plan.steps:
@@ -41,8 +54,28 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield f"  start: {plan.start} runs before every kernel and server"
 
 
+def _own(plan: Plan, own: OwnDockerfile) -> Iterator[str]:
+    count = f"{plan.content.files} file{'s' * (plan.content.files != 1)}"
+    yield "Steps"
+    yield f"  {own.path} of the repository, as it is, with {count} ({_size(plan.content.size)}) as its context"
+    yield "      runs code that the repository chooses: sees no credentials and no shared cache"
+    for image in own.images:
+        yield f"      {image.name} is {image.image}"
+    yield "  hpcbinder's entrypoint, manifest and labels on top (level dockerfile of the image contract)"
+
+
+def _lock(lock: Lock) -> Iterator[str]:
+    layers = f"{len(lock.layers)} layer{'s' * (len(lock.layers) != 1)}"
+    how = "resolved from the package index" if lock.origin == "resolved" else f"from {lock.origin}"
+    where = f"for {lock.platform}, Python {lock.python}"
+    yield f"  {lock.ecosystem}: {len(lock.packages)} wheels in {layers}, {how}, {where}"
+    yield f"      {' '.join(f'{package.name}=={package.version}' for package in lock.packages)}"
+    if lock.unresolved:
+        yield f"      without a wheel, and so built in the image's build: {' '.join(lock.unresolved)}"
+
+
 def _commit(plan: Plan) -> str:
-    commit = plan.commit or "none, the folder is in no git repository"
+    commit = plan.commit or ("none, the folder is in no git repository" if plan.uncommitted else "none, it is a dataset")
     return f"{commit}  ({plan.ref}{', files as they are now' if plan.uncommitted else ''})"
 
 

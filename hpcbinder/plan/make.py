@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from hpcbinder.contract import ENV_PREFIX, LABEL_PREFIX, MANIFEST, REPO_DIR
+from hpcbinder.contract import ENV_PREFIX, REPO_DIR, START_VARIABLE
 from hpcbinder.errors import DetectError, UsageError
-from hpcbinder.model import BaseRef, Checkout, Decision, PackRef, Plan, Python, Stage
+from hpcbinder.model import BaseRef, Checkout, Decision, Plan, Python, Stage
 from hpcbinder.plan.content import content_of
 from hpcbinder.plan.draft import Draft, Resolver, Shared
+from hpcbinder.plan.foundation import Stand, bootstrapped
 from hpcbinder.plan.hardware import gpu_need, mpi_abi
+from hpcbinder.plan.labels import labels_of
+from hpcbinder.plan.own import own_plan
 from hpcbinder.plan.packs import Pack, Refusal
 from hpcbinder.plan.repo import IGNORE_FILES, Repo, open_repo
 from hpcbinder.plan.server import SERVER_BIN, SERVER_ENV, server_step
-from hpcbinder.plan.suites import BASE_VARIANT, SUITES, debian_pythons
+from hpcbinder.plan.suites import SUITES, SUPPORTED, debian_python
 from hpcbinder.plan.tree import show
 from hpcbinder.text import printable
 
@@ -52,8 +54,11 @@ def make_plan(
     suite: str,
     architecture: str,
     without: Collection[str] = (),
+    suites: Sequence[str] = SUPPORTED,
     pythons: Sequence[Python] = (),
     resolver: Resolver | None = None,
+    stand: Stand = bootstrapped,
+    outside: Callable[[str, str], str] | None = None,
 ) -> Plan:
     """Decide what would be built. Runs no code of the repository, and asks no network but through the resolver.
 
@@ -61,45 +66,51 @@ def make_plan(
         checkout: The repository's files.
         packs: Buildpacks in the order they plan (`load_packs`).
         suite: Debian release to stand on where the repository does not say; one of `SUITES`.
+        suites: Others of these whose Python a repository may ask for, the most wanted first.
         architecture: OCI name (`amd64`, `arm64`).
         without: Names of packs that must not take part.
-        pythons: Interpreters besides those of Debian's suites.
+        pythons: Interpreters besides those of these suites.
         resolver: Finds versions before anything is built; None leaves that to the build.
+        stand: Says what an image with the chosen interpreter stands on.
+        outside: (name of an image, architecture) -> what it means here, pinned; for a Dockerfile of the repository.
 
     Raises:
         DetectError: The repository asks for what cannot be done, or in a way that cannot be read.
         UsageError: No such suite or pack.
     """
-    if suite not in SUITES:
-        raise UsageError(f"no base of Debian {suite!r}", hint=f"build.suite is one of {', '.join(SUITES)}")
-    if unknown := sorted(set(without) - {pack.name for pack in packs}):
+    if unknown := [name for name in (suite, *suites) if name not in SUITES]:
+        hint = f"build.suite and bases.suites name some of {', '.join(SUITES)}"
+        raise UsageError(f"no base of Debian {unknown[0]!r}", hint=hint)
+    if nowhere := sorted(set(without) - {pack.name for pack in packs}):
         known = ", ".join(sorted(pack.name for pack in packs))
-        raise UsageError(f"no buildpack '{printable(unknown[0])}' to leave out", hint=f"there are {known}")
+        raise UsageError(f"no buildpack '{printable(nowhere[0])}' to leave out", hint=f"there are {known}")
     taking_part = [pack for pack in packs if pack.name not in without]
     repo = open_repo(checkout)
-    available = (*debian_pythons(suite), *pythons)
+    available = (*map(debian_python, dict.fromkeys((suite, *suites))), *pythons)
     where = f"{checkout.source}#{checkout.subdir}"
-    shared = Shared(available, available[0], architecture, where, resolver)
+    shared = Shared(available, available[0], architecture, where, resolver, stand, outside=outside)
+    taking_part = _alone(taking_part, repo, shared)
     _refuse(taking_part, repo, shared)
     for pack in taking_part:
         pack.plan(repo, Draft(repo, shared, pack.name, pack.folder))
+    if shared.own is not None:
+        decided = _decisions(packs, without, repo, shared)
+        refs = tuple(pack.ref for pack in taking_part)
+        return own_plan(checkout, shared.own, architecture, refs, (*checkout.notes, *decided))
     _check_system(shared)
+    foundation = shared.foundation or shared.choose(shared.python)
+    base = foundation.base
+    own = [step for step in foundation.steps if step.stage is not Stage.SERVER]
     steps = (
-        server_step(SUITES[shared.python.suite].python),
-        *sorted(shared.steps, key=lambda step: _STAGES.index(step.stage)),
+        *(step for step in foundation.steps if step.stage is Stage.SERVER),
+        server_step(foundation.server.version, foundation.server.executable),
+        *sorted([*own, *shared.steps], key=lambda step: _STAGES.index(step.stage)),
     )
     decided = _decisions(packs, without, repo, shared)
     debian = [package.name for package in shared.system]
     mpi, gpu = mpi_abi(debian, shared.locks), gpu_need(debian, shared.locks)
     used_packs = {step.name.split("/")[0] for step in steps} | {d.pack for d in decided if d.used}
     refs = tuple(pack.ref for pack in taking_part if pack.name in used_packs)
-    base = BaseRef(
-        name=f"debian:{shared.python.suite}",
-        suite=shared.python.suite,
-        python=SUITES[shared.python.suite].python,
-        architecture=architecture,
-        variant=BASE_VARIANT,
-    )
     return Plan(
         name=checkout.name,
         source=checkout.source,
@@ -114,14 +125,31 @@ def make_plan(
         env={**ENVIRONMENT, **shared.env, **_start(shared)},
         path=PATH,
         start=shared.start,
-        labels=_labels(checkout, refs, base, shared, {"mpi": mpi or "", "gpu": gpu or ""}),
+        labels=labels_of(checkout, refs, base, _labels(base, shared, {"mpi": mpi or "", "gpu": gpu or ""})),
         packs=refs,
-        decisions=decided,
+        decisions=(*checkout.notes, *decided),
         python=shared.python,
         locks=tuple(shared.locks),
         mpi=mpi,
         gpu=gpu,
+        asked={ecosystem: tuple(sorted(names)) for ecosystem, names in sorted(shared.asked.items())},
     )
+
+
+def _alone(packs: list[Pack], repo: Repo, shared: Shared) -> list[Pack]:
+    """The pack that wants to be alone, if it has something to do; else all of them."""
+    for pack in packs:
+        mine = next((path for file in pack.files if (path := pack.find(repo, file))), None) if pack.alone else None
+        if mine is None:
+            continue
+        for other in packs:
+            for file in (*other.files, *(refusal.file for refusal in other.refusals)):
+                path = other.find(repo, file)
+                if other is not pack and path is not None and path not in {d.file for d in shared.decisions}:
+                    reason = f"{show(mine)} says all that is built (--without {pack.name} builds without it)"
+                    shared.decisions.append(Decision(path, False, other.name, reason))
+        return [pack]
+    return packs
 
 
 def _refuse(packs: Sequence[Pack], repo: Repo, shared: Shared) -> None:
@@ -186,31 +214,13 @@ def _decisions(packs: Sequence[Pack], without: Collection[str], repo: Repo, shar
 
 def _start(shared: Shared) -> dict[str, str]:
     """How the entrypoint (plan/server/entrypoint) learns of the start script."""
-    return {"HPCBINDER_START": f"{REPO_DIR}/{shared.start}"} if shared.start else {}
+    return {START_VARIABLE: f"{REPO_DIR}/{shared.start}"} if shared.start else {}
 
 
-def _labels(
-    checkout: Checkout, refs: Sequence[PackRef], base: BaseRef, shared: Shared, needs: Mapping[str, str]
-) -> dict[str, str]:
-    """Labels of the image: the OCI image spec's own (annotations.md) where it has one, else ours."""
-    labels = {
-        "org.opencontainers.image.title": checkout.name,
-        "org.opencontainers.image.source": checkout.source,
-        "org.opencontainers.image.revision": checkout.commit or "",
-        "org.opencontainers.image.base.name": base.name,
-        f"{LABEL_PREFIX}ref": checkout.ref,
-        f"{LABEL_PREFIX}subdir": checkout.subdir,
-        f"{LABEL_PREFIX}uncommitted": "true" if checkout.uncommitted else "",
-        f"{LABEL_PREFIX}buildpacks": " ".join(f"{ref.name}/{ref.version}" for ref in refs),
-        f"{LABEL_PREFIX}base": f"{base.name} variant {base.variant}",
-        f"{LABEL_PREFIX}kernels": " ".join(shared.kernels),
-        f"{LABEL_PREFIX}start": shared.start or "",
-        f"{LABEL_PREFIX}manifest": MANIFEST,
-        **{f"{LABEL_PREFIX}{name}": value for name, value in needs.items()},
+def _labels(base: BaseRef, shared: Shared, needs: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "base": f"{base.name} variant {base.variant}",
+        "kernels": " ".join(shared.kernels),
+        "start": shared.start or "",
+        **needs,
     }
-    return {name: _label(value) for name, value in labels.items() if value}
-
-
-def _label(text: str) -> str:
-    """A label's value: one line (a Dockerfile has no way to write another), and not without end."""
-    return re.sub(r"[\x85\u2028\u2029]", lambda match: repr(match[0])[1:-1], printable(text))[:4096]

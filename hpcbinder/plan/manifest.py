@@ -13,7 +13,8 @@ SCHEMA = 1
 
 
 def manifest(plan: Plan) -> str:
-    """The manifest's text. The exact packages are in files of their own, which the steps write."""
+    """The manifest's text. What was locked before the build is in it; what was then installed, with what had to be
+    built, is in files of their own, which the steps write."""
     return json.dumps(_values(plan), indent=2, sort_keys=True) + "\n"
 
 
@@ -29,6 +30,8 @@ def _values(plan: Plan) -> dict[str, Any]:
         "subdir": plan.subdir,
         "buildpacks": to_json(plan.packs),
         "base": to_json(plan.base),
+        # Not where it lay on the machine that built: the same interpreter is the same image from anywhere.
+        "python": {"version": plan.python.full, "origin": plan.python.origin, "digest": plan.python.digest},
         "steps": [{"name": step.name, "stage": step.stage.value, "reason": step.reason} for step in plan.steps],
         "content": to_json(plan.content),
         "repository": REPO_DIR,
@@ -36,6 +39,7 @@ def _values(plan: Plan) -> dict[str, Any]:
         "kernels": plan.labels.get(f"{LABEL_PREFIX}kernels", "").split(),
         "kernel_dirs": list(KERNEL_DIRS),
         "packages": PACKAGES_DIR,
+        "locks": to_json(plan.locks),
         "mpi": plan.mpi,
         "gpu": plan.gpu,
         "rebuild": rebuild_command(plan),
@@ -43,10 +47,18 @@ def _values(plan: Plan) -> dict[str, Any]:
 
 
 def rebuild_command(plan: Plan) -> str:
-    """The command that makes this image again, quoted for a POSIX shell."""
+    """The command that makes this image again, quoted for a POSIX shell; where packages were locked, this manifest
+    is the file that says how."""
     argv = ["hpcbinder", "build"]
+    if plan.locks:
+        argv += ["--locks", "manifest.json"]
     if plan.commit is not None and not plan.uncommitted:
         argv += ["--ref", plan.commit]
     if plan.subdir:
         argv += ["--subdir", plan.subdir]
+    left = {decision.file for decision in plan.decisions if decision.pack == "source" and not decision.used}
+    if ".gitmodules" in left:
+        argv.append("--no-submodules")
+    if left - {".gitmodules"}:
+        argv.append("--no-lfs")
     return shlex.join([*argv, "--", plan.source])

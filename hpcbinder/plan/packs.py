@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hpcbinder.errors import DetectError, HpcbinderError
+from hpcbinder.errors import DetectError, HpcbinderError, UsageError
 from hpcbinder.model import PackRef, Stage
 from hpcbinder.plan.draft import WORD, Draft, read_pack_file
 from hpcbinder.plan.repo import Repo, parse_toml
@@ -89,6 +89,7 @@ class Pack:
         files: What it reads.
         refusals: What it refuses.
         steps: What it does without code.
+        alone: Where it finds its file, no other pack takes part.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Pack:
     files: tuple[PackFile, ...]
     refusals: tuple[Refusal, ...]
     steps: tuple[StepTemplate, ...]
+    alone: bool = False
 
     @property
     def ref(self) -> PackRef:
@@ -158,24 +160,31 @@ def built_in_folder() -> Path:
     return Path(__file__).resolve().parent.parent / "buildpacks"
 
 
-def load_packs(search_path: Sequence[Path] = ()) -> list[Pack]:
+def load_packs(
+    search_path: Sequence[Path] = (), *, named_by: str | None = None, skipped: Callable[[Path], None] | None = None
+) -> list[Pack]:
     """Find the buildpacks. Runs none of their code.
 
     Args:
         search_path: Folders that hold one folder per pack, most important first; the built-in packs come last. A folder
             that does not exist holds none.
+        named_by: Where somebody named these folders: then they must be there.
+        skipped: Gets each folder in them that was left out because it describes no pack.
 
     Returns:
         The first pack of each name, in the order they plan.
 
     Raises:
+        UsageError: A folder that somebody named is not there, or is itself a pack.
         DetectError: A malformed pack, with file and line.
     """
+    if named_by is not None:
+        _check_named(search_path, named_by)
     packs: dict[str, Pack] = {}
     for place in (*search_path, built_in_folder()):
         here: dict[str, Pack] = {}
         origin = "built-in" if place == built_in_folder() else ""
-        for folder in _folders(place):
+        for folder in _folders(place, skipped):
             pack = _load(folder, origin or str(folder))
             if pack.name in here:
                 raise DetectError(f"buildpack {pack.name!r} is in {here[pack.name].folder} too", where=str(folder))
@@ -184,11 +193,27 @@ def load_packs(search_path: Sequence[Path] = ()) -> list[Pack]:
     return sorted(packs.values(), key=lambda pack: (pack.order, pack.name))
 
 
-def _folders(place: Path) -> list[Path]:
+def _check_named(search_path: Sequence[Path], named_by: str) -> None:
+    for place in search_path:
+        shown = show(str(place))
+        if (place / DESCRIPTION).is_file():
+            hint = f"name the folder it is in: {show(str(place.parent))}"
+            raise UsageError(f"{shown} is a buildpack, not a folder of them", where=named_by, hint=hint)
+        if not place.is_dir():
+            raise UsageError(f"no folder of buildpacks {shown}", where=named_by, hint="see buildpacks.path")
+
+
+def _folders(place: Path, skipped: Callable[[Path], None] | None) -> list[Path]:
     try:
         if not place.is_dir():
             return []
-        return [folder for folder in sorted(place.iterdir()) if (folder / DESCRIPTION).is_file()]
+        found = []
+        for folder in sorted(place.iterdir()):
+            if (folder / DESCRIPTION).is_file():
+                found.append(folder)
+            elif skipped is not None and folder.is_dir() and not folder.name.startswith((".", "_")):
+                skipped(folder)
+        return found
     except OSError as error:
         raise DetectError(
             f"a folder of buildpacks cannot be read: {error.strerror}",
@@ -217,6 +242,7 @@ def _load(folder: Path, origin: str) -> Pack:
         files=tuple(_file(entry, "name") for entry in table.tables("file", finish=True)),
         refusals=tuple(_refusal(entry) for entry in table.tables("refuse")),
         steps=tuple(_step(entry, folder) for entry in table.tables("step")),
+        alone=table.take("alone", bool, False),
     )
     table.finish()
     if not re.match(r"[0-9A-Za-z.+-]{1,32}\Z", pack.version):

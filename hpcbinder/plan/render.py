@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from hpcbinder.contract import ENTRYPOINT, REPO_DIR, SERVER_PREFIX, STEP_DIR
+from hpcbinder.contract import ENTRYPOINT, REPO_DIR, SERVER_PREFIX, START_VARIABLE, STEP_DIR
 from hpcbinder.errors import DetectError
 from hpcbinder.model import Plan, Stage, Step
+from hpcbinder.plan.apart import BEFORE, JOIN, MADE, check_apart
+from hpcbinder.plan.points import apart_point, cuts, server_point
 from hpcbinder.text import one_line
 
 CMD = (f"{SERVER_PREFIX}/bin/jupyter-lab", "--ip=0.0.0.0", "--no-browser")
@@ -68,42 +70,59 @@ _SECRETS = (
 )
 
 
-def dockerfile(plan: Plan, *, base_image: str, tools_image: str, server_image: str | None) -> str:
-    """Write the Dockerfile of a plan, for BuildKit.
+def dockerfile(
+    plan: Plan,
+    *,
+    base_image: str,
+    tools_image: str,
+    server_image: str | None,
+    ready: Mapping[int, str] | None = None,
+) -> str:
+    """Write the Dockerfile of a plan, for BuildKit; a repository's own one is as the plan says.
 
     Args:
         base_image: Reference of the base.
         tools_image: Reference of the image that holds uv, mounted into the steps.
         server_image: Reference of an image made by this Dockerfile's `server` stage, to stand on it; None to build
             that stage.
+        ready: Point of `environment_points` -> reference of an image made by the stage of that point (`stage_name`),
+            to stand on it.
 
     Raises:
         DetectError: A value that no Dockerfile can hold.
     """
-    numbered = list(enumerate(plan.steps))
-    server = [(n, step) for n, step in numbered if step.stage is Stage.SERVER]
-    before = [(n, step) for n, step in numbered if step.stage not in (Stage.SERVER, Stage.FINISH)]
-    after = [(n, step) for n, step in numbered if step.stage is Stage.FINISH]
-    lines = [
-        "# Written by hpcbinder; needs BuildKit and the context that comes with it.",
-        f"FROM {_reference(tools_image)} AS tools",
-        "",
-        f"FROM {_reference(server_image or base_image)} AS server",
-    ]
-    if server_image is None:
-        lines += _runs(server)
-    lines += ["", "FROM server", *(f"ENV {name}={quote(value)}" for name, value in _environment(plan))]
-    lines += _runs(before)
-    lines += ["", 'COPY ["content/", "/"]']
-    lines += _runs(after)
-    lines += [
-        "",
-        *(f"LABEL {quote(name)}={quote(value)}" for name, value in sorted(plan.labels.items())),
-        f"WORKDIR {REPO_DIR}",
-        f"ENTRYPOINT {json.dumps([ENTRYPOINT])}",
-        f"CMD {json.dumps(list(CMD))}",
-    ]
-    return "\n".join(lines) + "\n"
+    if plan.own is not None:
+        return plan.own.text
+    made = dict(ready or {})
+    if server_image is not None:
+        made[server_point(plan)] = server_image
+    stages = _Stages(plan, base_image, made)
+    last = stages.whole()
+    return "\n".join(
+        [
+            "# Written by hpcbinder; needs BuildKit and the context that comes with it.",
+            f"FROM {_reference(tools_image)} AS tools",
+            *stages.lines,
+            *last,
+            "",
+            *_pairs("LABEL", _labels(plan)),
+            f"WORKDIR {REPO_DIR}",
+            f"ENTRYPOINT {json.dumps([ENTRYPOINT])}",
+            f"CMD {json.dumps(list(CMD))}",
+            "",
+        ]
+    )
+
+
+def on_own(plan: Plan, image: str) -> str:
+    """The Dockerfile that puts our files and labels onto what a repository's own one made."""
+    lines = [f"FROM {_reference(image)}", 'COPY ["content/", "/"]', *_pairs("LABEL", _labels(plan)), ""]
+    return "\n".join(lines)
+
+
+def stage_name(plan: Plan, point: int) -> str:
+    """Name of the Dockerfile's stage that ends at a point of the plan."""
+    return "server" if point == server_point(plan) else f"before-{point:02d}"
 
 
 def run_script(step: Step) -> str:
@@ -116,6 +135,11 @@ def run_script(step: Step) -> str:
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(step.env.items()))
     place = INTO_REPO if step.into_repo else ""
     return f"{path}{PRELUDE}{exports}{place}{step.script.rstrip()}\n"
+
+
+def join_script() -> str:
+    """The whole `join.sh` of a step that fills folders apart."""
+    return f"export PATH={SYSTEM_PATH}\n{PRELUDE}{JOIN}"
 
 
 def step_folder(number: int) -> str:
@@ -142,15 +166,92 @@ def quote(text: str) -> str:
     return '"' + re.sub(r'([\\"$])', r"\\\1", text) + '"'
 
 
-def _environment(plan: Plan) -> list[tuple[str, str]]:
-    return [("PATH", ":".join(plan.path)), *sorted(plan.env.items())]
+def environment(plan: Plan) -> list[tuple[str, str]]:
+    """The variables that steps see. Where the start script is comes last, so that it makes no environment another."""
+    values = {name: value for name, value in plan.env.items() if name != START_VARIABLE}
+    return [("PATH", ":".join(plan.path)), *sorted(values.items())]
 
 
-def _runs(steps: Sequence[tuple[int, Step]]) -> list[str]:
-    lines: list[str] = []
-    for number, step in steps:
-        lines += ["", f"# {step.name}: {one_line(step.reason, 500)}", _run(number, step)]
-    return lines
+class _Stages:
+    """The stages of a Dockerfile, each written when another one first stands on it.
+
+    Attributes:
+        lines: The stages so far.
+    """
+
+    def __init__(self, plan: Plan, base_image: str, made: Mapping[int, str]) -> None:
+        self.lines: list[str] = []
+        self._plan = plan
+        self._base = base_image
+        self._made = made
+        self._cuts = cuts(plan)
+        self._written: set[int] = set()
+
+    def whole(self) -> list[str]:
+        """The image's own stage, which stands on the last cut."""
+        plan = self._plan
+        finish = sum(step.stage is not Stage.FINISH for step in plan.steps)
+        below = self._stage(self._cuts[-1])
+        steps = self._steps(self._cuts[-1], finish)
+        last = self._steps(finish, len(plan.steps))
+        start = plan.env.get(START_VARIABLE)
+        return [
+            "",
+            f"FROM {below}",
+            *self._variables(self._cuts[-1]),
+            *steps,
+            "",
+            'COPY ["content/", "/"]',
+            *last,
+            *(["", f"ENV {START_VARIABLE}={quote(start)}"] if start is not None else []),
+        ]
+
+    def _stage(self, point: int) -> str:
+        """Write the stage that ends at a point, unless it is written; returns its name."""
+        name = stage_name(self._plan, point)
+        if point in self._written:
+            return name
+        self._written.add(point)
+        if point in self._made:
+            self.lines += ["", f"FROM {_reference(self._made[point])} AS {name}"]
+            return name
+        start = max((cut for cut in self._cuts if cut < point), default=0)
+        below = self._stage(start) if point > self._cuts[0] else _reference(self._base)
+        variables = self._variables(start) if point > self._cuts[0] else []
+        steps = self._steps(start, point)
+        self.lines += ["", f"FROM {below} AS {name}", *variables, *steps]
+        return name
+
+    def _variables(self, start: int) -> list[str]:
+        """What the first stage above the server's says, for all that follow."""
+        if start > self._cuts[0]:
+            return []
+        return _pairs("ENV", environment(self._plan))
+
+    def _steps(self, start: int, stop: int) -> list[str]:
+        """The instructions of some steps; the stages of those that are made apart are written."""
+        lines: list[str] = []
+        for number, step in list(enumerate(self._plan.steps))[start:stop]:
+            if step.image:
+                self.lines += ["", f"FROM {_reference(step.image)} AS image-{number}"]
+            comment = f"# {step.name}: {one_line(step.reason, 500)}"
+            if step.apart:
+                below = self._stage(apart_point(self._plan, number))
+                self.lines += ["", f"FROM {below} AS apart-{number:02d}", "", comment, _run(number, step)]
+                lines += ["", f"# {step.name}, made apart, comes in", _join(number, step, below)]
+            else:
+                lines += ["", comment, _run(number, step)]
+        return lines
+
+
+def _labels(plan: Plan) -> list[tuple[str, str]]:
+    return [(quote(name), value) for name, value in sorted(plan.labels.items())]
+
+
+def _pairs(word: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """One instruction for all of them: buildah makes an image of each."""
+    text = " \\\n    ".join(f"{name}={quote(value)}" for name, value in pairs)
+    return [f"{word} {text}"] if text else []
 
 
 def _run(number: int, step: Step) -> str:
@@ -158,6 +259,7 @@ def _run(number: int, step: Step) -> str:
     mounts = [
         f"type=bind,source={step_folder(number)},target={STEP_DIR}/step",
         f"type=bind,from=tools,source=/,target={STEP_DIR}/tools",
+        *([f"type=bind,from=image-{number},source=/,target={STEP_DIR}/image"] if step.image else []),
         f"type=tmpfs,target={STEP_DIR}/work",
         # BuildKit makes a secret's folder in the layer, with the build's time; in a tmpfs nothing of it stays.
         f"type=tmpfs,target={STEP_DIR}/site",
@@ -165,7 +267,21 @@ def _run(number: int, step: Step) -> str:
         *(f"type=secret,id={name}{public},target={STEP_DIR}/site/{file}" for name, file in _SECRETS),
         *(f"type=cache,id=hpcbinder-{cache.name},target={STEP_DIR}/cache/{cache.target}" for cache in step.caches),
     ]
-    argv = json.dumps(["/bin/sh", "-eu", f"{STEP_DIR}/step/run.sh"])
+    return _instruction(mounts, "run.sh")
+
+
+def _join(number: int, step: Step, before: str) -> str:
+    """Only the folders themselves are mounted: BuildKit hashes all that it mounts from another stage."""
+    mounts = [f"type=bind,source={step_folder(number)},target={STEP_DIR}/step", f"type=tmpfs,target={STEP_DIR}/work"]
+    for index, folder in enumerate(step.apart):
+        source = check_apart(folder)
+        mounts.append(f"type=bind,from=apart-{number:02d},source={source},target={MADE}/{index}")
+        mounts.append(f"type=bind,from={before},source={source},target={BEFORE}/{index}")
+    return _instruction(mounts, "join.sh")
+
+
+def _instruction(mounts: Sequence[str], script: str) -> str:
+    argv = json.dumps(["/bin/sh", "-eu", f"{STEP_DIR}/step/{script}"])
     return " \\\n    ".join(["RUN", *(f"--mount={mount}" for mount in mounts), argv])
 
 

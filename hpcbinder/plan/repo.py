@@ -10,7 +10,7 @@ from typing import Any
 from hpcbinder.errors import DetectError
 from hpcbinder.model import Checkout
 from hpcbinder.plan.ignore import Ignore, parse_ignore
-from hpcbinder.plan.tree import Item, Tree, scan, show
+from hpcbinder.plan.tree import CONFIG_LIMIT, Item, Tree, scan, show
 
 IGNORE_FILES = (".dockerignore", ".containerignore")
 
@@ -51,21 +51,27 @@ class Repo:
         kind = self.tree.kind(name) if self.binder_name else None
         return None if kind in (None, "directory") else name
 
-    def read_text(self, path: str) -> str:
+    def read_text(self, path: str, *, limit: int = CONFIG_LIMIT) -> str:
         """Text of a config file (see `Tree.read_text`).
+
+        Args:
+            limit: Bytes it may have.
 
         Raises:
             DetectError: It cannot be read as UTF-8 text.
         """
-        return self.tree.read_text(path)
+        return self.tree.read_text(path, limit=limit)
 
-    def read_toml(self, path: str) -> dict[str, Any]:
+    def read_toml(self, path: str, *, limit: int = CONFIG_LIMIT) -> dict[str, Any]:
         """A TOML file's content.
+
+        Args:
+            limit: Bytes it may have.
 
         Raises:
             DetectError: It cannot be read, or is not TOML (with the line).
         """
-        return parse_toml(self.read_text(path), show(path))
+        return parse_toml(self.read_text(path, limit=limit), show(path))
 
     def check_script(self, path: str) -> str:
         """First line of a script without its `#!`, "" if it names no interpreter.

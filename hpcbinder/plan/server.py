@@ -6,9 +6,11 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from hpcbinder.contract import ENV_PREFIX, SERVER_PREFIX
+from hpcbinder.contract import ENTRYPOINT, ENV_PREFIX, PROFILE, SERVER_PREFIX
 from hpcbinder.errors import DetectError
 from hpcbinder.model import Cache, Stage, Step
+
+SYSTEM_PYTHON = "/usr/bin/python3"
 
 PYTHONS = ("3.11", "3.12", "3.13")
 """Interpreters that requirements.lock was resolved for."""
@@ -33,13 +35,14 @@ _DATA = (
 )
 
 
-def server_step(python: str) -> Step:
+def server_step(python: str, executable: str = SYSTEM_PYTHON) -> Step:
     """The step that installs JupyterLab and jupyterhub-singleuser from their lock, the entrypoint and profile.sh.
 
-    It depends on nothing but the base's Python: every image on one base has the very same layer.
+    It depends on nothing but that Python: every image on one base has the very same layer.
 
     Args:
-        python: `X.Y` of the base's python3.
+        python: `X.Y` of the interpreter.
+        executable: Its path in the image.
 
     Raises:
         DetectError: The lock does not serve this Python.
@@ -53,8 +56,13 @@ def server_step(python: str) -> Step:
         script=_read("install.sh"),
         data={name: _read(name) for name in _DATA},
         caches=(Cache("uv", "uv"),),
-        env={"UV_CACHE_DIR": "/run/hpcbinder/cache/uv"},
+        env={"UV_CACHE_DIR": "/run/hpcbinder/cache/uv", "SERVER_PYTHON": executable},
     )
+
+
+def entrypoint_files() -> dict[str, str]:
+    """Path below the root -> text of what makes writable places for caches and runs `start` (image contract)."""
+    return {ENTRYPOINT.lstrip("/"): _read("entrypoint"), PROFILE.lstrip("/"): _read("profile.sh")}
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcbinder import contract
 from hpcbinder.config import RuntimeConfig
 from hpcbinder.errors import RunError
 from hpcbinder.model import Entry
@@ -20,6 +21,7 @@ from hpcbinder.runtime.lab import lab_argv
 from hpcbinder.runtime.launch.environment import host_environment
 from hpcbinder.runtime.launch.main import FORMAT, prepare
 from hpcbinder.runtime.launch.prologue import environment_after
+from hpcbinder.runtime.launch.runtimes import PROGRAMS, find
 from hpcbinder.runtime.launch.supervise import supervise
 from hpcbinder.runtime.launch.values import Bind, Command, LaunchError, Request, Runtime, parse_bind
 from hpcbinder.runtime.launch.values import Image as RuntimeImage
@@ -36,6 +38,7 @@ __all__ = [
     "describe",
     "execute",
     "inspect",
+    "installed",
     "lab_argv",
     "pick_runtime",
     "run_argv",
@@ -82,6 +85,19 @@ def command(
         )
     except LaunchError as error:
         raise RunError(str(error)) from error
+
+
+def installed(settings: RuntimeConfig, environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Every runtime there is, in the order of preference, and where its program is after the site's prologue.
+
+    Raises:
+        RunError: The prologue fails.
+    """
+    try:
+        after = environment_after(settings.prologue, host_environment(environ))
+    except LaunchError as error:
+        raise RunError(str(error)) from error
+    return {name: find(name, after) for name in PROGRAMS}
 
 
 def describe(
@@ -165,11 +181,20 @@ def run_argv(
             f"JupyterLab keeps a copy of the repository in {str(cwd)!r}, which you cannot write to",
             hint="change to a folder of yours first",
         )
-    description = describe(entry, settings, argv=lab_argv(entry.id) if argv is None else argv, environ=environ)
+    description = describe(entry, settings, argv=_lab(entry) if argv is None else argv, environ=environ)
     try:
         return prepare(description, environ=environ, cwd=str(cwd), interactive=interactive)
     except LaunchError as error:
         raise RunError(str(error)) from error
+
+
+def _lab(entry: Entry) -> tuple[str, ...]:
+    level = entry.config.labels.get(f"{contract.LABEL_PREFIX}{contract.LEVEL_LABEL}")
+    if level != contract.OWN_LEVEL:
+        return lab_argv(entry.id)
+    # A Dockerfile puts the repository where it likes, usually into its working directory.
+    place = entry.config.workdir
+    return lab_argv(entry.id, repository=place if place not in ("", "/") else contract.REPO_DIR, own=True)
 
 
 def execute(command: Command, *, terminal: bool = False) -> int:

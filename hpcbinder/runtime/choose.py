@@ -105,7 +105,9 @@ def _engine_has(program: str, tag: str) -> bool:
 
 
 def _image(entry: Entry, candidate: str, location: str) -> Image:
-    ours = entry.config.entrypoint[:1] == (contract.ENTRYPOINT,)
+    level = entry.config.labels.get(f"{contract.LABEL_PREFIX}{contract.LEVEL_LABEL}")
+    # What a repository's own Dockerfile made has an entrypoint of its own, and ours beside it.
+    ours = entry.config.entrypoint[:1] == (contract.ENTRYPOINT,) or level == contract.OWN_LEVEL
     return Image(
         id=entry.id,
         location=location,

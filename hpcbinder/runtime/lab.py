@@ -6,31 +6,46 @@ from hpcbinder import contract
 
 # /srv/repo is read-only, like the whole image, and a person wants to save a notebook. The copy is made inside, where
 # the files are; under another name first, so that one that was interrupted is never taken for a whole one.
-_SCRIPT = f"""
+_SCRIPT = """
 if [ -e "$1" ]; then
     echo "hpcbinder: opening $1, your copy of the repository from an earlier run (move it away to start afresh)"
-elif [ -d {contract.REPO_DIR} ]; then
+elif [ -d "$2" ]; then
     echo "hpcbinder: copying the repository to $1 in this folder"
     partial=".$1.partial.$$"
     trap 'rm -rf -- "$partial"' EXIT
     trap 'exit 129' HUP INT TERM
-    cp -RP -- {contract.REPO_DIR} "$partial"
+    cp -RP -- "$2" "$partial"
     mv -T -- "$partial" "$1" 2>/dev/null || [ -d "$1" ]
     rm -rf -- "$partial"
     trap - EXIT HUP INT TERM
 fi >&2
 [ ! -d "$1" ] || cd -- "$1"
-shift
+shift 2
 [ "$(id -u)" != 0 ] || set -- "$@" --allow-root
 exec "$@"
 """
 
 
-def lab_argv(entry_id: str) -> tuple[str, ...]:
+_ANY_SERVER = """
+for server in jupyter-lab jupyter-notebook; do
+    ! command -v "$server" >/dev/null || exec "$server" "$@"
+done
+echo "hpcbinder: no notebook server in this image: its Dockerfile installs none (pip install jupyterlab)" >&2
+exit 127
+"""
+
+
+def lab_argv(entry_id: str, *, repository: str = contract.REPO_DIR, own: bool = False) -> tuple[str, ...]:
     """The command inside that opens JupyterLab on `./ENTRY_ID`.
 
     That folder is a copy of the image's repository, made in the working directory if nothing of that name is there, and
     never overwritten. The server listens on 127.0.0.1 and makes a token of its own, which it prints with its URL.
+
+    Args:
+        repository: Where the repository is in the image.
+        own: Its own Dockerfile made the image: the server is the one on its PATH, if any.
     """
-    server = (f"{contract.SERVER_PREFIX}/bin/jupyter-lab", "--no-browser", "--ServerApp.ip=127.0.0.1")
-    return ("/bin/sh", "-eu", "-c", _SCRIPT, "hpcbinder", entry_id, *server)
+    ours = (f"{contract.SERVER_PREFIX}/bin/jupyter-lab",)
+    server = ("/bin/sh", "-eu", "-c", _ANY_SERVER, "hpcbinder") if own else ours
+    options = ("--no-browser", "--ServerApp.ip=127.0.0.1")
+    return ("/bin/sh", "-eu", "-c", _SCRIPT, "hpcbinder", entry_id, repository, *server, *options)

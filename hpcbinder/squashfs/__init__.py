@@ -3,9 +3,10 @@
 Usable alone. The format is described by squashfs-tools-ng's doc/format.adoc and by Linux, fs/squashfs/squashfs_fs.h.
 """
 
-from hpcbinder.squashfs.image import Image, Node
+from hpcbinder.squashfs.identity import tables_digest, tables_uuid
+from hpcbinder.squashfs.image import Image, Info, Node
 from hpcbinder.squashfs.layer import write_layer
 from hpcbinder.squashfs.merge import merge
 from hpcbinder.squashfs.options import Options
 
-__all__ = ["Image", "Node", "Options", "merge", "write_layer"]
+__all__ = ["Image", "Info", "Node", "Options", "merge", "tables_digest", "tables_uuid", "write_layer"]

@@ -11,16 +11,20 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from itertools import repeat
 from types import TracebackType
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import compressors, directories, metadata, superblock, tables, tree
 from hpcbinder.squashfs.inodes import InodeReader
 from hpcbinder.squashfs.tree import Directory, File, Inode
+from hpcbinder.squashfs.xattrs import NO_XATTRS, XattrReader, Xattrs
 
 METADATA_LIMIT = 256 << 20
 """Bytes of one unpacked table: an image with four million files has about this much."""
 MAX_INODES = 1 << 22
+_FRAGMENTS = 4
+"""Unpacked fragment blocks that are kept at hand."""
 
 
 class Archive:
@@ -37,6 +41,7 @@ class Archive:
     def __init__(self, path: str | os.PathLike[str], offset: int = 0) -> None:
         self.path = os.fspath(path)
         self._offset = offset
+        self._unpacked_fragments: dict[int, bytes] = {}
         try:
             self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -55,8 +60,10 @@ class Archive:
         block = self.superblock = superblock.parse(self.read(0, min(superblock.SIZE, max(available, 0))), available)
         self.compressor = compressors.by_id(block.compressor)
         self.data_start = superblock.SIZE
+        self.compressor_options = b""
         if block.flags & superblock.COMPRESSOR_OPTIONS:
             (header,) = struct.unpack("<H", self.read(superblock.SIZE, 2))
+            self.compressor_options = self.read(superblock.SIZE + 2, header & 0x7FFF)
             self.data_start += 2 + (header & 0x7FFF)
         fragments = b""
         directory_end = tables.first_block(self.read, block.id_table)
@@ -67,11 +74,21 @@ class Archive:
             directory_end = min(directory_end, tables.first_block(self.read, block.export_table))
         ids = struct.unpack(f"<{block.id_count}I", self._lookup(block.id_table, block.id_count, 4))
         self._fragments = fragments
+        self.xattrs: XattrReader | None = None
+        if block.xattr_table != superblock.NONE:
+            self.xattrs = XattrReader(self.read, block.xattr_table, self.compressor, METADATA_LIMIT)
         self._inode_table = self._table(block.inode_table, block.directory_table)
         self._directory_table = self._table(block.directory_table, directory_end)
         self._inodes = InodeReader(
-            self._inode_table.data, ids, block.block_log, block.fragment_count, block.inode_table
+            self._inode_table.data, ids, block.block_log, block.fragment_count, block.inode_table, self._attributes
         )
+
+    def _attributes(self, number: int) -> Xattrs:
+        if number == NO_XATTRS:
+            return ()
+        if self.xattrs is None:
+            raise ConvertError("damaged squashfs image: an inode has extended attributes, and there are none")
+        return self.xattrs.get(number)
 
     def _lookup(self, pointers: int, count: int, width: int) -> bytes:
         if count * width > METADATA_LIMIT:
@@ -195,6 +212,28 @@ class Archive:
             raise ConvertError("damaged squashfs image: a fragment lies outside the image's data", where=self.path)
         return start, word
 
+    def exports(self) -> tuple[int, ...]:
+        """The references of all inodes, in the order of their numbers; empty if the image does not list them."""
+        block = self.superblock
+        if block.export_table == superblock.NONE:
+            return ()
+        return struct.unpack(f"<{block.inode_count}Q", self._lookup(block.export_table, block.inode_count, 8))
+
+    def index_fits(self, directory: Directory) -> bool:
+        """Whether the index of a long listing, which the kernel looks names up with, leads to where it should."""
+        where, length = directory.listing
+        index = self._inodes.index(self._inode_table.position(directory.reference >> 16, directory.reference & 0xFFFF))
+        if not index:
+            return True
+        table = self._directory_table
+        begin = table.position(where >> 16, where & 0xFFFF)
+        runs = directories.runs(table.data, begin, length)
+        return all(
+            runs.get(offset) == name
+            and table.position(block, ((where & 0xFFFF) + offset) % metadata.BLOCK) == begin + offset
+            for offset, block, name in index
+        )
+
     def block(self, start: int, word: int) -> bytes:
         """One unpacked data block.
 
@@ -207,23 +246,54 @@ class Archive:
             return stored
         return self.compressor.decompress(stored, self.superblock.block_size)
 
-    def blocks(self, inode: File) -> Iterator[bytes]:
-        """A file's content, a block at a time, holes as zeros."""
+    def pieces(self, inode: File) -> Iterator[bytes | int]:
+        """A file's content in its order: the bytes of a block, or how many bytes are a hole."""
         data, block_size = inode.data, self.superblock.block_size
         left, start = inode.size, data.start
+        hole = 0
         for word in data.sizes() if data.words else ():
             length = min(left, block_size)
-            block = self.block(start, word) if word & tree.STORED_SIZE else bytes(length)
+            left -= length
+            if not word & tree.STORED_SIZE:
+                hole += length
+                continue
+            if hole:
+                yield hole
+                hole = 0
+            block = self.block(start, word)
             if len(block) != length:
                 raise ConvertError("damaged squashfs image: a block's length is wrong", where=self.path)
             start += word & tree.STORED_SIZE
-            left -= length
             yield block
+        if hole:
+            yield hole
         if left:
-            block = self.block(*self.fragment(data.fragment))[data.offset : data.offset + left]
-            if len(block) != left:
-                raise ConvertError("damaged squashfs image: a fragment's length is wrong", where=self.path)
-            yield block
+            yield self.tail(inode, left)
+
+    def tail(self, inode: File, length: int) -> bytes:
+        """What of a file lies in a fragment: its last `length` bytes."""
+        data = inode.data
+        block = self._unpacked_fragments.get(data.fragment)
+        if block is None:
+            # Neighbours share one, so that it is asked for again and again.
+            if len(self._unpacked_fragments) >= _FRAGMENTS:
+                self._unpacked_fragments.clear()
+            block = self._unpacked_fragments[data.fragment] = self.block(*self.fragment(data.fragment))
+        piece = block[data.offset : data.offset + length]
+        if len(piece) != length:
+            raise ConvertError("damaged squashfs image: a fragment's length is wrong", where=self.path)
+        return piece
+
+    def blocks(self, inode: File) -> Iterator[bytes]:
+        """A file's content, at most a block at a time, holes as zeros."""
+        block_size = self.superblock.block_size
+        for piece in self.pieces(inode):
+            if isinstance(piece, bytes):
+                yield piece
+            else:
+                yield from repeat(bytes(block_size), piece // block_size)
+                if piece % block_size:
+                    yield bytes(piece % block_size)
 
     def content(self, inode: File) -> bytes:
         """A file's whole content; its size is the caller's to judge first."""

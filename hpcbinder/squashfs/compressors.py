@@ -6,17 +6,20 @@ to hold anything. The numbers are those of the squashfs 4.0 superblock (Linux, f
 
 from __future__ import annotations
 
+import struct
 import threading
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs.options import LEVELS
 
-GZIP, XZ, ZSTD = 1, 4, 6
-NAMES = {GZIP: "gzip", 2: "lzma", 3: "lzo", XZ: "xz", 5: "lz4", ZSTD: "zstd"}
+GZIP, LZO, XZ, LZ4, ZSTD = 1, 3, 4, 5, 6
+NAMES = {GZIP: "gzip", 2: "lzma", LZO: "lzo", XZ: "xz", LZ4: "lz4", ZSTD: "zstd"}
+WRITABLE = frozenset((GZIP, XZ, LZ4, ZSTD))
 
+_XZ_DICTIONARY = 8192
 XZ_MEMORY = 64 << 20
 """Bytes a stream's dictionary may ask for: squashfs allows dictionaries up to its block size (1 MiB)."""
 
@@ -27,6 +30,10 @@ class Compressor(Protocol):
     @property
     def id(self) -> int:
         """The superblock's number for it."""
+
+    @property
+    def options(self) -> bytes:
+        """What a reader must be told: the image's compressor options; empty where there is nothing to tell."""
 
     def compress(self, data: bytes) -> bytes | bytearray:
         """Pack one block."""
@@ -47,6 +54,7 @@ class Gzip:
     """zlib streams (RFC 1950), written by libdeflate where it is installed and by zlib where not."""
 
     id = GZIP
+    options = b""
 
     def __init__(self, level: int) -> None:
         self._compress: Callable[[bytes, int], bytes | bytearray]
@@ -77,6 +85,7 @@ class Zstd:
     """Zstandard frames (RFC 8878)."""
 
     id = ZSTD
+    options = b""
 
     def __init__(self, level: int) -> None:
         self._level = level
@@ -107,17 +116,22 @@ class Zstd:
 
 
 class Xz:
-    """xz streams: read only."""
+    """xz streams."""
 
     id = XZ
+    options = b""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
 
     def compress(self, data: bytes) -> bytes | bytearray:
-        """Refuse: no runtime needs new images in xz.
+        """See Compressor."""
+        import lzma
 
-        Raises:
-            ConvertError: Always.
-        """
-        raise ConvertError("squashfs images in xz can be read but not written", hint="use gzip or zstd")
+        # The kernel sets aside a dictionary of a block's size (fs/squashfs/xz_wrapper.c) and checks CRC-32 only.
+        size = max(len(data), _XZ_DICTIONARY)
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": self._level, "dict_size": size}]
+        return lzma.compress(data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)
 
     def decompress(self, data: bytes, limit: int) -> bytes:
         """See Compressor."""
@@ -133,9 +147,90 @@ class Xz:
         return unpacked
 
 
+class Lz4:
+    """Single LZ4 blocks (lz4_Block_format.md), without a frame."""
+
+    id = LZ4
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+        # Version 1, the block format; and whether blocks were made with the slower search: readers refuse an image
+        # without (fs/squashfs/lz4_wrapper.c, lz4_comp_opts).
+        self.options = struct.pack("<II", 1, level > 1)
+
+    def compress(self, data: bytes) -> bytes | bytearray:
+        """See Compressor."""
+        import lz4.block
+
+        packed: bytes
+        if self._level == 1:
+            packed = lz4.block.compress(data, store_size=False)
+        else:
+            packed = lz4.block.compress(data, mode="high_compression", compression=self._level, store_size=False)
+        return packed
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        """See Compressor."""
+        import lz4.block
+
+        try:
+            unpacked: bytes = lz4.block.decompress(data, uncompressed_size=limit)
+        except (lz4.block.LZ4BlockError, ValueError) as error:
+            raise ConvertError(f"damaged squashfs block: {error}") from None
+        return unpacked
+
+
+class Lzo:
+    """LZO1X blocks: read only, with the library that squashfs-tools use too.
+
+    Raises:
+        ConvertError: The library is not there.
+    """
+
+    id = LZO
+    options = b""
+
+    def __init__(self) -> None:
+        import ctypes
+
+        try:
+            self._decompress: Any = ctypes.CDLL("liblzo2.so.2").lzo1x_decompress_safe
+        except (OSError, AttributeError):
+            raise ConvertError(
+                "the squashfs image is compressed with lzo, and there is no liblzo2 here to read it with",
+                hint="install liblzo2-2 (Debian) or lzo (Red Hat)",
+            ) from None
+        pointer = ctypes.c_void_p
+        self._decompress.argtypes = [
+            ctypes.c_char_p, ctypes.c_size_t, pointer, ctypes.POINTER(ctypes.c_size_t), pointer,
+        ]  # fmt: skip
+        self._decompress.restype = ctypes.c_int
+
+    def compress(self, data: bytes) -> bytes | bytearray:
+        """Refuse: no runtime needs new images in lzo.
+
+        Raises:
+            ConvertError: Always.
+        """
+        raise ConvertError("squashfs images in lzo can be read but not written", hint="use gzip, zstd, xz or lz4")
+
+    def decompress(self, data: bytes, limit: int) -> bytes:
+        """See Compressor."""
+        import ctypes
+
+        out = ctypes.create_string_buffer(limit)
+        length = ctypes.c_size_t(limit)
+        if self._decompress(data, len(data), out, ctypes.byref(length), None):
+            raise ConvertError("damaged squashfs block: no LZO data, or more than fit")
+        return out.raw[: length.value]
+
+
+_WRITERS: dict[str, Callable[[int], Compressor]] = {"gzip": Gzip, "zstd": Zstd, "xz": Xz, "lz4": Lz4}
+
+
 def by_name(name: str, level: int) -> Compressor:
-    """The compressor that writes `name` (`gzip` or `zstd`) at `level`."""
-    return Gzip(level) if name == "gzip" else Zstd(level)
+    """The compressor that writes `name` (`gzip`, `zstd`, `xz` or `lz4`) at `level`."""
+    return _WRITERS[name](level)
 
 
 def by_id(number: int) -> Compressor:
@@ -147,12 +242,9 @@ def by_id(number: int) -> Compressor:
     Raises:
         ConvertError: None we can read.
     """
-    if number == GZIP:
-        return Gzip(LEVELS["gzip"][2])
-    if number == ZSTD:
-        return Zstd(LEVELS["zstd"][2])
-    if number == XZ:
-        return Xz()
-    raise ConvertError(
-        f"squashfs compressor {NAMES.get(number, number)} is not supported", hint="gzip, zstd and xz are"
-    )
+    name = NAMES.get(number, str(number))
+    if name in _WRITERS:
+        return _WRITERS[name](LEVELS[name][2])
+    if number == LZO:
+        return Lzo()
+    raise ConvertError(f"squashfs compressor {name} is not supported", hint="gzip, zstd, xz, lz4 and lzo are")

@@ -67,6 +67,22 @@ def write(
     return length, index
 
 
+def runs(data: bytes, position: int, length: int) -> dict[int, bytes]:
+    """Where the runs of a listing that `parse` takes begin, in bytes from its start, each with its first name."""
+    found = {}
+    begin, end = position, position + length
+    while position < end:
+        count, _, _ = _HEADER.unpack_from(data, position)
+        start = position - begin
+        position += _HEADER.size
+        for number in range(count + 1):
+            _, _, _, size = _ENTRY.unpack_from(data, position)
+            position += _ENTRY.size + size + 1
+            if not number:
+                found[start] = data[position - size - 1 : position]
+    return found
+
+
 def parse(data: bytes, position: int, length: int) -> Iterator[tuple[bytes, int, int]]:
     """Read one directory's listing.
 

@@ -6,11 +6,13 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from hpcbinder.errors import ConvertError
-from hpcbinder.squashfs import directories, inodes, superblock, tables
+from hpcbinder.squashfs import directories, inodes, superblock, tables, xattrs
 from hpcbinder.squashfs.compressors import Compressor
-from hpcbinder.squashfs.metadata import BLOCK, MetadataWriter
+from hpcbinder.squashfs.metadata import BLOCK, MetadataWriter, raw_block
+from hpcbinder.squashfs.output import write_at
 from hpcbinder.squashfs.superblock import Superblock
-from hpcbinder.squashfs.tree import Directory, Inode
+from hpcbinder.squashfs.tree import Directory, File, Inode
+from hpcbinder.squashfs.xattrs import XattrWriter
 
 _MAX_IDS = (1 << 16) - 1
 
@@ -67,12 +69,29 @@ def _subdirectories(directory: Directory) -> Iterator[Directory]:
     return iter([inode for inode in directory.entries.values() if isinstance(inode, Directory)])
 
 
+def begin(file: int, offset: int, compressor: Compressor) -> int:
+    """Write what stands between an image's superblock and its data: the compressor's options.
+
+    Args:
+        file: Descriptor of the file.
+        offset: Where in it the image begins.
+        compressor: The image's.
+
+    Returns:
+        Where in the image the data begin.
+    """
+    options = raw_block(compressor.options)
+    write_at(file, options, offset + superblock.SIZE)
+    return superblock.SIZE + len(options)
+
+
 def assemble(
     root: Directory, fragments: Sequence[tuple[int, int]], compressor: Compressor, block_size: int, data_end: int
 ) -> tuple[bytes, Superblock]:
     """Make all of an image that is not data.
 
-    The tables' order is the one the kernel requires: inodes, directories, fragments, export, ids.
+    The tables' order is the one the kernel requires: inodes, directories, fragments, export, ids, extended attributes.
+    Of these `user.*` are written, and of files and directories: others have none in Linux (xattr(7)).
 
     Args:
         root: The tree; every file's data say where in the image they are.
@@ -88,12 +107,14 @@ def assemble(
         ConvertError: The tree has more than the format can hold.
     """
     order = number(root)
-    inode_table, directory_table, ids = _write_inodes(order, compressor)
+    attributes = XattrWriter(compressor)
+    inode_table, directory_table, ids = _write_inodes(order, compressor, attributes)
     out = bytearray(inode_table)
     directory_start = data_end + len(out)
     out += directory_table
     fragment_pointers = superblock.NONE
-    flags = superblock.EXPORTABLE | superblock.NO_XATTRS
+    xattr_pointers = superblock.NONE
+    flags = superblock.EXPORTABLE
     if fragments:
         entries = b"".join(tables.FRAGMENT.pack(start, word, 0) for start, word in fragments)
         packed, fragment_pointers = tables.pack(entries, compressor, data_end + len(out))
@@ -105,6 +126,14 @@ def assemble(
     out += packed
     packed, id_pointers = tables.pack(struct.pack(f"<{len(ids)}I", *ids), compressor, data_end + len(out))
     out += packed
+    table = attributes.finish(data_end + len(out))
+    if table is not None:
+        packed, xattr_pointers = table
+        out += packed
+    else:
+        flags |= superblock.NO_XATTRS
+    if compressor.options:
+        flags |= superblock.COMPRESSOR_OPTIONS
     return bytes(out), Superblock(
         magic=superblock.MAGIC,
         inode_count=len(order),
@@ -120,7 +149,7 @@ def assemble(
         root=root.reference,
         bytes_used=data_end + len(out),
         id_table=id_pointers,
-        xattr_table=superblock.NONE,
+        xattr_table=xattr_pointers,
         inode_table=data_end,
         directory_table=directory_start,
         fragment_table=fragment_pointers,
@@ -128,7 +157,9 @@ def assemble(
     )
 
 
-def _write_inodes(order: Sequence[Inode], compressor: Compressor) -> tuple[bytearray, bytearray, dict[int, int]]:
+def _write_inodes(
+    order: Sequence[Inode], compressor: Compressor, attributes: XattrWriter
+) -> tuple[bytearray, bytearray, dict[int, int]]:
     """The inode table, the directory table, and the id table's numbers with their indices."""
     inode_table, directory_table = MetadataWriter(compressor), MetadataWriter(compressor)
     ids: dict[int, int] = {}
@@ -137,15 +168,17 @@ def _write_inodes(order: Sequence[Inode], compressor: Compressor) -> tuple[bytea
         gid = ids.setdefault(inode.gid, len(ids))
         if len(ids) > _MAX_IDS:
             raise ConvertError(f"more than {_MAX_IDS} different owners and groups, which is all squashfs can hold")
+        held = isinstance(inode, (Directory, File)) and inode.xattrs
+        number = attributes.number(xattrs.kept(inode.xattrs) if held else ())
         if isinstance(inode, Directory):
             long = sum(map(len, inode.entries)) + 9 * len(inode.entries) > BLOCK
             block, offset = directory_table.block, directory_table.offset
             length, index = directories.write(inode.entries.items(), directory_table, indexed=long)
             if length >> 31 or len(index) >> 16:
                 raise ConvertError("a directory has more entries than squashfs can hold")
-            record = inodes.pack_directory(inode, uid, gid, block, offset, length, index)
+            record = inodes.pack_directory(inode, uid, gid, block, offset, length, index, number)
         else:
-            record = inodes.pack(inode, uid, gid)
+            record = inodes.pack(inode, uid, gid, number)
         inode.reference = inode_table.block << 16 | inode_table.offset
         inode_table.write(record)
     return inode_table.finish(), directory_table.finish(), ids

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from hpcbinder.errors import ConvertError
-from hpcbinder.squashfs import tree
+from hpcbinder.squashfs import compressors, tree
 from hpcbinder.squashfs.archive import Archive
+from hpcbinder.squashfs.check import Checker
+from hpcbinder.squashfs.compare import same_content
 from hpcbinder.squashfs.tree import Directory, File, Inode, Special, Symlink
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class Node:
         target: Of a symbolic link.
         device: Major and minor number of a device.
         number: Inode number: the same for all names of one file.
+        xattrs: Extended attributes, full names and values.
     """
 
     kind: str
@@ -49,6 +52,35 @@ class Node:
     target: str | None = None
     device: tuple[int, int] | None = None
     number: int = 0
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    _inode: Inode | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Info:
+    """What an image says of itself.
+
+    Attributes:
+        compressor: Its name.
+        options: Of the compressor, as they stand in the image; empty where the defaults hold.
+        block_size: Bytes per data block.
+        bytes_used: Bytes of the image without padding, of which `data` are files' content and the rest tables.
+        created: Unix time (s).
+        inodes: How many it says it has; `fragments`, `owners` and `xattrs` (sets of attributes) likewise.
+        exportable: Whether inodes can be found by number (NFS).
+    """
+
+    compressor: str
+    options: bytes
+    block_size: int
+    bytes_used: int
+    data: int
+    created: int
+    inodes: int
+    fragments: int
+    owners: int
+    xattrs: int
+    exportable: bool
 
 
 class Image:
@@ -133,13 +165,86 @@ class Image:
         stream = _BlockStream(self._archive.blocks(self._file(path, follow)))
         return io.BufferedReader(stream, self._archive.superblock.block_size)
 
-    def walk(self) -> Iterator[tuple[str, Node]]:
-        """Every path (without a leading slash; the root is "") and what is there, a directory before its content,
-        names sorted by their bytes. Reads the whole tree first."""
-        root = self._archive.load()
-        yield "", _node(root)
-        for path, inode in tree.walk(root):
-            yield os.fsdecode(path), _node(inode)
+    def walk(self, path: str = "") -> Iterator[tuple[str, Node]]:
+        """Every path below one (which itself is ""; no leading slashes) and what is there, a directory before its
+        content, names sorted by their bytes. Reads the whole tree first; symbolic links are not followed.
+
+        Raises:
+            ConvertError: Nothing is at `path`.
+        """
+        top: Inode | None = self._archive.load()
+        for name in filter(None, os.fsencode(path).split(b"/")):
+            top = top.entries.get(name) if isinstance(top, Directory) else None
+        if top is None:
+            raise ConvertError(f"nothing at {path!r} in the image", where=self._archive.path)
+        yield "", _node(top)
+        if isinstance(top, Directory):
+            for below, inode in tree.walk(top):
+                yield os.fsdecode(below), _node(inode)
+
+    def locate(self, path: str, *, last: bool = True) -> str | None:
+        """The path without symbolic links in the middle, and none at the end, that leads to the same; None if nothing
+        is there.
+
+        Args:
+            path: Where to look.
+            last: Follow the last name, too, if it is a symbolic link. One with a slash behind it always is.
+        """
+        found = self._follow(path, True, last)
+        return None if found is None else os.fsdecode(b"/".join(found[0]))
+
+    def pieces(self, node: Node) -> Iterator[bytes | int]:
+        """A file's content in its order: the bytes of a block, or how many bytes are a hole.
+
+        Args:
+            node: A file of this image.
+        """
+        assert isinstance(node._inode, File)
+        return self._archive.pieces(node._inode)
+
+    def same_content(self, node: Node, other: Image, others: Node) -> bool:
+        """Whether a file of this image and one of another have the same bytes."""
+        assert isinstance(node._inode, File) and isinstance(others._inode, File)
+        return same_content(self._archive, node._inode, other._archive, others._inode)
+
+    def place(self, node: Node) -> tuple[int, ...]:
+        """What files share of which only one copy is stored: equal for two files of one image means equal content.
+
+        Args:
+            node: A file of this image.
+        """
+        assert isinstance(node._inode, File)
+        data = node._inode.data
+        return (data.start, hash(bytes(data.words)), data.fragment, data.offset, node.size)
+
+    def info(self) -> Info:
+        """What the image says of itself."""
+        archive = self._archive
+        block = archive.superblock
+        return Info(
+            compressor=compressors.NAMES[block.compressor],
+            options=archive.compressor_options,
+            block_size=block.block_size,
+            bytes_used=block.bytes_used,
+            data=block.inode_table - archive.data_start,
+            created=block.mkfs_time,
+            inodes=block.inode_count,
+            fragments=block.fragment_count,
+            owners=block.id_count,
+            xattrs=archive.xattrs.count if archive.xattrs else 0,
+            exportable=bool(archive.exports()),
+        )
+
+    def check(self, progress: Callable[[float], None]) -> list[str]:
+        """Read everything there is in the image.
+
+        Args:
+            progress: Hears how much has been read, 0 to 1.
+
+        Returns:
+            What is wrong, one line each; nothing if the image is whole.
+        """
+        return Checker(self._archive, progress).run()
 
     def _file(self, path: str, follow: bool) -> File:
         inode = self._find(path, follow)
@@ -148,7 +253,13 @@ class Image:
         return inode
 
     def _find(self, path: str, follow: bool) -> Inode | None:
+        found = self._follow(path, follow, True)
+        return None if found is None else found[1]
+
+    def _follow(self, path: str, follow: bool, last: bool) -> tuple[list[bytes], Inode] | None:
+        """The names that lead to what is at `path`, and what it is."""
         root = self._archive.root()
+        names: list[bytes] = []
         parents: list[Directory] = []
         here: Inode = root
         waiting = os.fsencode(path).split(b"/")[::-1]
@@ -161,21 +272,23 @@ class Image:
                 return None
             if name == b"..":
                 here = parents.pop() if parents else root
+                del names[-1:]
                 continue
             below = self._entry(here, name)
             if below is None:
                 return None
-            if follow and isinstance(below, Symlink):
+            if follow and isinstance(below, Symlink) and (last or waiting):
                 links += 1
                 if links > _MAX_LINKS:
                     return None
                 if below.target.startswith(b"/"):
-                    here, parents = root, []
+                    here, parents, names = root, [], []
                 waiting += below.target.split(b"/")[::-1]
                 continue
             parents.append(here)
+            names.append(name)
             here = below
-        return here
+        return names, here
 
     def _entry(self, directory: Directory, name: bytes) -> Inode | None:
         listing = self._listings.get(directory.listing)
@@ -232,4 +345,6 @@ def _node(inode: Inode) -> Node:
         if isinstance(inode, Special) and inode.type in (tree.BLOCK_DEVICE, tree.CHARACTER_DEVICE)
         else None,
         number=inode.number,
+        xattrs=inode.xattrs,
+        _inode=inode,
     )

@@ -9,6 +9,7 @@ from hpcbinder.squashfs.directories import MAX_NAME
 from hpcbinder.squashfs.inodes import MAX_TARGET
 from hpcbinder.squashfs.tar import Member
 from hpcbinder.squashfs.tree import Data, Directory, File, Inode, Special, Symlink
+from hpcbinder.squashfs.xattrs import kept
 
 _MAX_LINKS = 40
 _SPECIAL = {tar.CHARACTER: tree.CHARACTER_DEVICE, tar.BLOCK: tree.BLOCK_DEVICE, tar.FIFO: tree.FIFO}
@@ -65,7 +66,7 @@ class TreeBuilder:
         if not parts:
             if member.kind != tar.DIRECTORY:
                 raise ConvertError("the root can only be a directory")
-            _describe(self.root, who)
+            _describe(self.root, who, member)
             self._implied.discard(self.root)
             return
         parent = self._parent(parts[:-1])
@@ -76,7 +77,7 @@ class TreeBuilder:
         if member.kind == tar.DIRECTORY:
             if not isinstance(there, Directory):
                 there = parent.entries[name] = new_directory()
-            _describe(there, who)
+            _describe(there, who, member)
             self._implied.discard(there)
         elif member.kind == tar.LINK:
             target = b"/".join(_split(member.link.lstrip(b"/")))
@@ -179,13 +180,16 @@ def _last(path: bytes, links: dict[bytes, bytes]) -> bytes:
     return path
 
 
-def _describe(directory: Directory, who: tuple[int, int, int, int]) -> None:
+def _describe(directory: Directory, who: tuple[int, int, int, int], member: Member) -> None:
     directory.mode, directory.uid, directory.gid, directory.mtime = who
+    directory.xattrs = kept(member.xattrs)
 
 
 def _new(member: Member, who: tuple[int, int, int, int], data: Data) -> Inode:
     if member.kind == tar.FILE:
-        return File(*who, member.size, data)
+        file = File(*who, member.size, data)
+        file.xattrs = kept(member.xattrs)
+        return file
     if member.kind == tar.SYMLINK:
         if not 0 < len(member.link) < MAX_TARGET or b"\0" in member.link:
             raise ConvertError("an impossible symbolic link")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import tree
 from hpcbinder.squashfs.metadata import BLOCK
 from hpcbinder.squashfs.tree import Data, Directory, File, Inode, Special, Symlink
+from hpcbinder.squashfs.xattrs import NO_XATTRS, Xattrs
 
 _HEADER = struct.Struct("<HHHHII")
 _SHORT_DIRECTORY = struct.Struct("<IIHHI")
@@ -17,9 +18,9 @@ _SHORT_FILE = struct.Struct("<IIII")
 _FILE = struct.Struct("<QQQIIII")
 _SYMLINK = struct.Struct("<II")
 _DEVICE = struct.Struct("<II")
+_XATTRS = struct.Struct("<I")
 _INDEX = struct.Struct("<III")
 _EXTENDED = 7
-_NO_XATTR = 0xFFFFFFFF
 _LISTING_EXTRA = 3
 """A listing's size on disk counts "." and ".." as three bytes that are not there."""
 
@@ -29,19 +30,20 @@ MAX_WORDS = 1 << 24
 """Blocks of one file: 2 TiB at 128 KiB."""
 
 
-def pack(inode: Inode, uid: int, gid: int) -> bytes:
+def pack(inode: Inode, uid: int, gid: int, xattrs: int = NO_XATTRS) -> bytes:
     """The record of anything but a directory.
 
     Args:
         inode: With its number and nlink given, its data where they will be.
         uid: Index of its owner in the id table.
         gid: Of its group.
+        xattrs: Number of its set of extended attributes.
     """
     kind = inode.type
     if isinstance(inode, File):
         data = inode.data
-        if max(data.start, inode.size) >> 32 or inode.nlink > 1 or data.sparse:
-            body = _FILE.pack(data.start, inode.size, data.sparse, inode.nlink, data.fragment, data.offset, _NO_XATTR)
+        if max(data.start, inode.size) >> 32 or inode.nlink > 1 or data.sparse or xattrs != NO_XATTRS:
+            body = _FILE.pack(data.start, inode.size, data.sparse, inode.nlink, data.fragment, data.offset, xattrs)
             kind += _EXTENDED
         else:
             body = _SHORT_FILE.pack(data.start, data.fragment, data.offset, inode.size)
@@ -56,7 +58,14 @@ def pack(inode: Inode, uid: int, gid: int) -> bytes:
 
 
 def pack_directory(
-    inode: Directory, uid: int, gid: int, block: int, offset: int, length: int, index: Sequence[tuple[int, int, bytes]]
+    inode: Directory,
+    uid: int,
+    gid: int,
+    block: int,
+    offset: int,
+    length: int,
+    index: Sequence[tuple[int, int, bytes]],
+    xattrs: int = NO_XATTRS,
 ) -> bytes:
     """The record of a directory.
 
@@ -68,12 +77,13 @@ def pack_directory(
         offset: Where in that block.
         length: Bytes of the listing.
         index: For a long listing: (offset in the listing, block, first name) of runs that begin a new block.
+        xattrs: Number of its set of extended attributes.
     """
     size = length + _LISTING_EXTRA
-    if size < 1 << 16 and not index:
+    if size < 1 << 16 and not index and xattrs == NO_XATTRS:
         body = _SHORT_DIRECTORY.pack(block, inode.nlink, size, offset, inode.parent)
         return _HEADER.pack(tree.DIRECTORY, inode.mode, uid, gid, inode.mtime, inode.number) + body
-    body = _DIRECTORY.pack(inode.nlink, size, block, inode.parent, len(index), offset, _NO_XATTR)
+    body = _DIRECTORY.pack(inode.nlink, size, block, inode.parent, len(index), offset, xattrs)
     body += b"".join(_INDEX.pack(where, start, len(name) - 1) + name for where, start, name in index)
     return _HEADER.pack(tree.DIRECTORY + _EXTENDED, inode.mode, uid, gid, inode.mtime, inode.number) + body
 
@@ -87,14 +97,24 @@ class InodeReader:
         block_log: Binary logarithm of the image's block size.
         fragments: How many fragment blocks the image has.
         data_end: Where in the image the data blocks end.
+        xattrs: Gives the set of extended attributes of a number.
     """
 
-    def __init__(self, data: bytes, ids: Sequence[int], block_log: int, fragments: int, data_end: int) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        ids: Sequence[int],
+        block_log: int,
+        fragments: int,
+        data_end: int,
+        xattrs: Callable[[int], Xattrs],
+    ) -> None:
         self._data = data
         self._ids = ids
         self._block_log = block_log
         self._fragments = fragments
         self._data_end = data_end
+        self._xattrs = xattrs
 
     def parse(self, position: int) -> tuple[Inode, int]:
         """Read one record.
@@ -126,16 +146,22 @@ class InodeReader:
                 inode = Symlink(*who, target)
                 inode.nlink = nlink
                 position += length
+                if kind > _EXTENDED:
+                    inode.xattrs, position = self._attributes(position)
             elif kind % _EXTENDED in (4, 5) and kind < 14:
                 nlink, device = _DEVICE.unpack_from(self._data, position)
                 inode = Special(*who, kind % _EXTENDED, device)
                 inode.nlink = nlink
                 position += _DEVICE.size
+                if kind > _EXTENDED:
+                    inode.xattrs, position = self._attributes(position)
             elif kind in (6, 7, 13, 14):
                 (nlink,) = struct.unpack_from("<I", self._data, position)
                 inode = Special(*who, (kind - 1) % _EXTENDED + 1, 0)
                 inode.nlink = nlink
                 position += 4
+                if kind > _EXTENDED:
+                    inode.xattrs, position = self._attributes(position)
             else:
                 raise ConvertError(f"damaged squashfs image: inode type {kind}")
         except (struct.error, IndexError):
@@ -143,28 +169,58 @@ class InodeReader:
         inode.number = number
         return inode, position
 
+    def index(self, position: int) -> list[tuple[int, int, bytes]]:
+        """A directory's index: (offset in the listing, packed offset of the block, name); empty if it has none.
+
+        Raises:
+            ConvertError: It is cut off.
+        """
+        found = []
+        try:
+            (kind,) = struct.unpack_from("<H", self._data, position)
+            if kind != tree.DIRECTORY + _EXTENDED:
+                return []
+            position += _HEADER.size
+            *_, count, _, _ = _DIRECTORY.unpack_from(self._data, position)
+            position += _DIRECTORY.size
+            for _ in range(count):
+                where, block, size = _INDEX.unpack_from(self._data, position)
+                position += _INDEX.size
+                name = self._data[position : position + size + 1]
+                position += size + 1
+                found.append((where, block, name))
+        except struct.error:
+            raise ConvertError("damaged squashfs image: an inode is cut off") from None
+        return found
+
+    def _attributes(self, position: int) -> tuple[Xattrs, int]:
+        (number,) = _XATTRS.unpack_from(self._data, position)
+        return self._xattrs(number), position + _XATTRS.size
+
     def _directory(self, kind: int, position: int, who: tuple[int, int, int, int]) -> tuple[Directory, int]:
         if kind == tree.DIRECTORY:
             block, nlink, size, offset, parent = _SHORT_DIRECTORY.unpack_from(self._data, position)
             position += _SHORT_DIRECTORY.size
+            xattrs = NO_XATTRS
         else:
-            nlink, size, block, parent, _, offset, _ = _DIRECTORY.unpack_from(self._data, position)
+            nlink, size, block, parent, _, offset, xattrs = _DIRECTORY.unpack_from(self._data, position)
             position += _DIRECTORY.size
         if offset >= BLOCK:
             raise ConvertError("damaged squashfs image: a listing lies outside its block")
         inode = Directory(*who)
         inode.nlink = nlink
         inode.parent = parent
+        inode.xattrs = self._xattrs(xattrs)
         inode.listing = (block << 16 | offset, max(size - _LISTING_EXTRA, 0))
         return inode, position
 
     def _file(self, kind: int, position: int, who: tuple[int, int, int, int]) -> tuple[File, int]:
         if kind == tree.FILE:
             start, fragment, offset, size = _SHORT_FILE.unpack_from(self._data, position)
-            sparse, nlink = 0, 1
+            sparse, nlink, xattrs = 0, 1, NO_XATTRS
             position += _SHORT_FILE.size
         else:
-            start, size, sparse, nlink, fragment, offset, _ = _FILE.unpack_from(self._data, position)
+            start, size, sparse, nlink, fragment, offset, xattrs = _FILE.unpack_from(self._data, position)
             position += _FILE.size
         block_size = 1 << self._block_log
         if fragment == tree.NO_FRAGMENT:
@@ -188,4 +244,6 @@ class InodeReader:
             raise ConvertError("damaged squashfs image: a file's blocks lie outside the image's data")
         inode = File(*who, size, data)
         inode.nlink = nlink
+        if xattrs != NO_XATTRS:
+            inode.xattrs = self._xattrs(xattrs)
         return inode, position + 4 * count

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpcbinder.errors import ConvertError
-from hpcbinder.squashfs import compressors, emit, notes, superblock, tar
+from hpcbinder.squashfs import compressors, emit, notes, tar
 from hpcbinder.squashfs.blocks import DataWriter
 from hpcbinder.squashfs.ingest import TreeBuilder
 from hpcbinder.squashfs.options import Options
@@ -20,8 +20,7 @@ def write_layer(stream: BinaryIO, out: Path, options: Options, *, jobs: int | No
     """Squash a layer.
 
     `.wh.` names stay as ordinary entries. The bytes depend on the tar, the options and the compressor's version, not on
-    `jobs`. `out` appears complete or not at all. Extended attributes are dropped: those that layers have are
-    `security.*`, which mean nothing to a runtime without privileges.
+    `jobs`. `out` appears complete or not at all. Of extended attributes `user.*` stay (see `xattrs.kept`).
 
     Args:
         stream: The layer's uncompressed tar; read to its very end.
@@ -47,7 +46,8 @@ def write_layer(stream: BinaryIO, out: Path, options: Options, *, jobs: int | No
 def _write(members: tar.TarReader, file: int, options: Options, jobs: int) -> None:
     compressor = compressors.by_name(options.compressor, options.effective_level)
     builder = TreeBuilder()
-    with DataWriter(file, superblock.SIZE, options.block_size, compressor, jobs) as writer:
+    start = emit.begin(file, 0, compressor)
+    with DataWriter(file, start, options.block_size, compressor, jobs) as writer:
         for member in members:
             try:
                 builder.add(member, writer.add(member.size, members.read))

@@ -21,7 +21,6 @@ from hpcbinder.squashfs import compressors, emit, notes, tree
 from hpcbinder.squashfs.archive import Archive
 from hpcbinder.squashfs.ingest import new_directory
 from hpcbinder.squashfs.output import finish_image, write_at
-from hpcbinder.squashfs.superblock import SIZE
 from hpcbinder.squashfs.tree import NO_FRAGMENT, Data, Directory, File, Inode
 
 _WHITEOUT = b".wh."
@@ -31,16 +30,18 @@ _NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPE
 """What `copy_file_range` fails with where the kernel or a file system cannot do it."""
 
 
-def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0) -> int:
+def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0, newest: int | None = None) -> int:
     """Make one image of layers that `write_layer` made.
 
-    The bytes depend on the layers only. Hard links stay; extended attributes are dropped.
+    The bytes depend on the layers and `newest` only. Hard links stay, and `user.*` extended attributes.
 
     Args:
-        layers: Their files, the lowest first; at least one, all of one block size and compressor (gzip or zstd).
+        layers: Their files, the lowest first; at least one, all of one block size and compressor (not lzo).
         out: File open for reading and writing, with a descriptor; written from `offset` on, not shortened, and left
             positioned behind the image.
         offset: Where in `out` the image begins, in bytes.
+        newest: Unix time (s) that directories get which are newer: an engine gives those that it makes itself (for
+            COPY, for mounts) the time of the build.
 
     Returns:
         The image's bytes, padded to a multiple of 4096.
@@ -59,11 +60,13 @@ def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0) -> int:
         for index, archive in enumerate(archives):
             upper = archive.load(index)
             apply(root, upper, _links(archive, upper))
-        mover = _Mover(archives, out.fileno(), offset)
+        if newest is not None:
+            _date(root, newest)
+        first = archives[0]
+        mover = _Mover(archives, out.fileno(), offset, emit.begin(out.fileno(), offset, first.compressor))
         for data in _contents(root):
             mover.want(data)
         mover.copy()
-        first = archives[0]
         # At the default level, whatever the layers have: it is about one byte in a hundred.
         metadata, block = emit.assemble(root, mover.fragments, first.compressor, first.superblock.block_size, mover.end)
         size = finish_image(out.fileno(), offset, metadata, block)
@@ -73,8 +76,8 @@ def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0) -> int:
 
 def _agree(archives: Sequence[Archive]) -> None:
     first = archives[0].superblock
-    if first.compressor not in (compressors.GZIP, compressors.ZSTD):
-        raise ConvertError("only layers in gzip or zstd can be merged", where=archives[0].path)
+    if first.compressor not in compressors.WRITABLE:
+        raise ConvertError("only layers in gzip, zstd, xz or lz4 can be merged", where=archives[0].path)
     for archive in archives[1:]:
         block = archive.superblock
         if (block.block_size, block.compressor) != (first.block_size, first.compressor):
@@ -114,6 +117,7 @@ def apply(root: Directory, upper: Directory, links: Sequence[tuple[bytes, bytes]
         lower, over = stack.pop()
         if notes.IMPLIED not in over.entries:
             lower.mode, lower.uid, lower.gid, lower.mtime = over.mode, over.uid, over.gid, over.mtime
+            lower.xattrs = over.xattrs
         entries = lower.entries
         if _OPAQUE in over.entries:
             entries.clear()
@@ -127,6 +131,7 @@ def apply(root: Directory, upper: Directory, links: Sequence[tuple[bytes, bytes]
                 if not isinstance(there, Directory):
                     # An empty one that takes the upper's content, whose whiteouts have nothing left to hide there.
                     there = entries[name] = Directory(inode.mode, inode.uid, inode.gid, inode.mtime)
+                    there.xattrs = inode.xattrs
                 stack.append((there, inode))
             else:
                 entries[name] = inode
@@ -144,6 +149,14 @@ def _find(root: Directory, path: bytes) -> Inode | None:
     for name in path.split(b"/"):
         here = here.entries.get(name) if isinstance(here, Directory) else None
     return here
+
+
+def _date(root: Directory, newest: int) -> None:
+    stack = [root]
+    while stack:
+        folder = stack.pop()
+        folder.mtime = min(folder.mtime, newest)
+        stack += [inode for inode in folder.entries.values() if isinstance(inode, Directory)]
 
 
 def _contents(root: Directory) -> Iterator[Data]:
@@ -166,13 +179,13 @@ class _Mover:
         end: Where the data end in the new image.
     """
 
-    def __init__(self, archives: Sequence[Archive], file: int, offset: int) -> None:
+    def __init__(self, archives: Sequence[Archive], file: int, offset: int, start: int) -> None:
         self._archives = archives
         self._file = file
         self._offset = offset
         self._wanted: list[list[Data]] = [[] for _ in archives]
         self.fragments: list[tuple[int, int]] = []
-        self.end = SIZE
+        self.end = start
 
     def want(self, data: Data) -> None:
         """Have a file's data copied."""

@@ -24,6 +24,11 @@ def pack_block(data: bytes, compressor: Compressor) -> bytes:
     return struct.pack("<H", len(data) | _RAW) + data
 
 
+def raw_block(data: bytes) -> bytes:
+    """One block that is not to be packed (what tells how to unpack the others), with its header; nothing of nothing."""
+    return struct.pack("<H", len(data) | _RAW) + data if data else b""
+
+
 class MetadataWriter:
     """Collects a table and packs it block by block."""
 

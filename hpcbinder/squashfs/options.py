@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from hpcbinder.errors import UsageError
 
-LEVELS = {"gzip": (1, 12, 6), "zstd": (1, 22, 3)}
-"""Compressor -> lowest, highest, default level. gzip is what every kernel reads (RHEL 8 has no zstd); libdeflate's
-level 6 costs a twelfth of the CPU time of mksquashfs' default (zlib 9) for the same size."""
+LEVELS = {"gzip": (1, 12, 6), "zstd": (1, 22, 3), "xz": (0, 9, 6), "lz4": (1, 12, 1)}
+"""Compressor -> lowest, highest, default level. gzip is what every kernel reads (RHEL 8 has no zstd, RHEL 8 and 9 no
+lz4); libdeflate's level 6 costs a twelfth of the CPU time of mksquashfs' default (zlib 9) for the same size."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,9 @@ class Options:
     """Parameters that decide an image's bytes; a cache of layers must have all of them in its key.
 
     Attributes:
-        compressor: `gzip` or `zstd`.
-        level: Compression level, None for the compressor's default (gzip 6 of 1-12, zstd 3 of 1-22).
+        compressor: `gzip`, `zstd`, `xz` or `lz4`.
+        level: Compression level, None for the compressor's default (gzip 6 of 1-12, zstd 3 of 1-22, xz 6 of 0-9, lz4 1
+            of 1-12).
         block_size: Bytes per data block, a power of two from 4096 to 1048576.
 
     Raises:

@@ -72,7 +72,7 @@ def parse(raw: bytes, available: int) -> Superblock:
         raise ConvertError("damaged squashfs image: its tables are out of order")
     if block.id_count == 0 or block.inode_count == 0:
         raise ConvertError("damaged squashfs image: empty tables")
-    for table in (block.id_table, block.fragment_table, block.export_table):
+    for table in (block.id_table, block.fragment_table, block.export_table, block.xattr_table):
         if table != NONE and not block.directory_table < table <= block.bytes_used:
             raise ConvertError("damaged squashfs image: a table lies outside")
     if block.id_table == NONE or (block.fragment_count and block.fragment_table == NONE):

@@ -47,7 +47,15 @@ def first_block(read: Callable[[int, int], bytes], pointers: int) -> int:
     return int(start)
 
 
-def unpack(read: Callable[[int, int], bytes], pointers: int, count: int, width: int, compressor: Compressor) -> bytes:
+def unpack(
+    read: Callable[[int, int], bytes],
+    pointers: int,
+    count: int,
+    width: int,
+    compressor: Compressor,
+    *,
+    end: int | None = None,
+) -> bytes:
     """Read a table.
 
     Args:
@@ -56,6 +64,7 @@ def unpack(read: Callable[[int, int], bytes], pointers: int, count: int, width: 
         count: Entries.
         width: Bytes of one.
         compressor: The image's.
+        end: Where its blocks end, if not at their list.
 
     Raises:
         ConvertError: It is damaged or does not lie in front of its list.
@@ -63,9 +72,10 @@ def unpack(read: Callable[[int, int], bytes], pointers: int, count: int, width: 
     size = count * width
     blocks = -(-size // metadata.BLOCK)
     places = struct.unpack(f"<{blocks}Q", read(pointers, 8 * blocks))
-    if list(places) != sorted(set(places)) or places[-1] >= pointers:
+    end = pointers if end is None else end
+    if list(places) != sorted(set(places)) or places[-1] >= end:
         raise ConvertError("damaged squashfs image: a lookup table is out of order")
-    unpacked = metadata.unpack(read(places[0], pointers - places[0]), compressor, blocks * metadata.BLOCK)
+    unpacked = metadata.unpack(read(places[0], end - places[0]), compressor, blocks * metadata.BLOCK)
     if any(unpacked.blocks.get(place - places[0]) != n * metadata.BLOCK for n, place in enumerate(places)):
         raise ConvertError("damaged squashfs image: a lookup table is out of order")
     if len(unpacked.data) != size:

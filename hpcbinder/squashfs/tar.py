@@ -8,6 +8,7 @@ with: global pax headers are read and not applied.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ _CHUNK = 1 << 20
 _MAX_HEADER = 1 << 20
 """Bytes of a pax or GNU name header, as in Go."""
 _MAX_EXTENTS = 1 << 20
+_SCHILY, _LIBARCHIVE = b"SCHILY.xattr.", b"LIBARCHIVE.xattr."
 _FILE, _OLD_FILE, _CONTIGUOUS, _GNU_SPARSE = b"0", b"\0", b"7", b"S"
 LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO, FILE = b"1", b"2", b"3", b"4", b"5", b"6", b"0"
 """Kinds of members, by their type flag."""
@@ -37,6 +39,7 @@ class Member:
         link: Target of a hard or symbolic link.
         device: Major and minor number.
         extents: Of a sparse file: (offset, length) of what is not a hole.
+        xattrs: Extended attributes, full names and values.
     """
 
     name: bytes
@@ -49,6 +52,7 @@ class Member:
     link: bytes
     device: tuple[int, int]
     extents: list[tuple[int, int]] | None = field(default=None)
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def quoted(name: bytes) -> str:
@@ -202,6 +206,7 @@ class TarReader:
                 size=0,
                 link=link,
                 device=(0, 0),
+                xattrs=_xattrs(pax) if any(b".xattr." in key for key in pax) else (),
             )
             if kind in (CHARACTER, BLOCK):
                 member.device = (_number(header[329:337]), _number(header[337:345]))
@@ -350,6 +355,23 @@ def _pax_number(pax: dict[bytes, bytes], key: bytes, default: int | None, raw: b
     negative = whole.startswith(b"-")
     value = _decimal(whole.lstrip(b"-") if negative else whole)
     return -value if negative else value
+
+
+def _xattrs(pax: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """Extended attributes as star and GNU tar write them (which engines do), and as libarchive does."""
+    from urllib.parse import unquote_to_bytes
+
+    found = {}
+    for key, value in pax.items():
+        if key.startswith(_LIBARCHIVE):
+            try:
+                # Padding is left out.
+                content = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+            except ValueError:
+                raise ConvertError("damaged tar: an extended attribute is no base64") from None
+            found[unquote_to_bytes(key[len(_LIBARCHIVE) :])] = content
+    found.update({key[len(_SCHILY) :]: value for key, value in pax.items() if key.startswith(_SCHILY)})
+    return tuple(found.items())
 
 
 def _old_map(data: bytes, count: int) -> list[int]:

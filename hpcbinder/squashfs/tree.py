@@ -76,9 +76,10 @@ class Inode:
         number: Inode number, from 1; 0 until it is given.
         nlink: Names it has; counted when numbers are given.
         reference: Where its record lies in the inode table.
+        xattrs: Extended attributes, full names and values.
     """
 
-    __slots__ = ("gid", "mode", "mtime", "nlink", "number", "reference", "uid")
+    __slots__ = ("gid", "mode", "mtime", "nlink", "number", "reference", "uid", "xattrs")
     type = 0
 
     def __init__(self, mode: int, uid: int, gid: int, mtime: int) -> None:
@@ -89,6 +90,7 @@ class Inode:
         self.number = 0
         self.nlink = 0
         self.reference = 0
+        self.xattrs: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Directory(Inode):

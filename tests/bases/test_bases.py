@@ -23,6 +23,7 @@ from hpcbinder.config import SiteConfig, load
 from hpcbinder.contract import STEP_DIR
 from hpcbinder.errors import BuildError
 from hpcbinder.image import DockerArchive
+from hpcbinder.interpreters.fit import LIBRARIES
 from hpcbinder.model import BaseRef
 from hpcbinder.plan import BASE_VARIANT, SUITES
 from hpcbinder.progress import Silent
@@ -98,7 +99,7 @@ def test_a_killed_process_leaves_nothing_that_counts(fake: Path, tmp_path: Path)
     )
     argv = [sys.executable, "-c", program, str(tmp_path / "bases"), str(Path(__file__).parent)]
     child = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
-    while not (fake / "runs").exists():
+    while not (fake / "runs").exists() or not (fake / "runs").read_text():
         assert child.poll() is None
     child.send_signal(signal.SIGKILL)
     child.wait()
@@ -175,6 +176,12 @@ def test_mirrors_and_proxies_reach_the_tool_but_not_its_arguments(fake: Path, tm
             "Err:1 https://me:pw@mirror.site bookworm InRelease\nE: Could not resolve 'mirror.site'",
             "",
             "site.apt_mirror",
+        ),
+        (
+            "Err:2 http://mirror.site/debian bullseye Release\n  404  Not Found\n"
+            "E: The repository 'http://mirror.site/debian bullseye Release' does not have a Release file.",
+            "http://mirror.site/debian bullseye Release",
+            "site.apt_archive_mirror",
         ),
         ("E: No space left on device", "No space", "TMPDIR"),
         ("\x1b[31msomething\x1b[0m", "\\x1b[31msomething", ""),
@@ -257,6 +264,17 @@ def test_what_a_base_holds(bookworm: BaseImage) -> None:
     assert "/usr/share/doc/python3/copyright" in members
     assert not any(path.startswith("/usr/share/man/man1/") for path in members)
     assert sum(m.size for m in members.values()) < 230_000_000
+
+
+@pytest.mark.rig
+def test_a_base_has_the_libraries_that_interpreters_may_need(bookworm: BaseImage) -> None:
+    names = set()
+    for _, stream in DockerArchive(bookworm.archive).layers(bookworm.config.diff_ids):
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            names = {member.name.rpartition("/")[2] for member in tar}
+    loaders = {name for name in LIBRARIES["bookworm"] if name.startswith("ld")}
+    assert names & loaders
+    assert LIBRARIES["bookworm"] - loaders <= names
 
 
 class Proxy(BaseHTTPRequestHandler):

@@ -189,6 +189,52 @@ class TestSameBytes:
         assert (tmp_path / "other/x.sif").read_bytes() == converted.formats["sif"].read_bytes()
 
 
+class TestWhateverTheEngine:
+    """Images of one plan give the same bytes, though each engine has its ways with them."""
+
+    OURS = {**CONFIG, "Labels": {"org.hpcbinder.base": "x"}}
+
+    def as_docker_has_it(self) -> MemoryImage:
+        base = (
+            Layer().folder("run", mtime=5).folder("run/hpcbinder").folder("run/hpcbinder/step").folder("srv", mtime=5)
+        )
+        top = Layer().folder("srv", mtime=MTIME + 900).file("srv/page", "x", uname="root", gname="root")
+        return MemoryImage(base, top, Layer(), config={**self.OURS, "Env": ["A=1"]})
+
+    def as_buildah_has_it(self) -> MemoryImage:
+        base = (
+            Layer().folder("run", mtime=5).folder("run/hpcbinder").folder("run/hpcbinder/step").folder("srv", mtime=5)
+        )
+        step = Layer().folder("run", mtime=MTIME + 600).folder("run/hpcbinder").whiteout("run/hpcbinder/step")
+        top = Layer().folder("srv").file("srv/page", "x").folder("run", mtime=MTIME + 601).file("run/.containerenv")
+        return MemoryImage(base, step, top, config={**self.OURS, "Env": ["A=1"]})
+
+    def test_the_bytes_are_the_same(self, tmp_path: Path) -> None:
+        docker = run(self.as_docker_has_it(), tmp_path / "docker", "sif", "squashfs", origin="localhost/x:1")
+        buildah = run(self.as_buildah_has_it(), tmp_path / "buildah", "sif", "squashfs", origin="localhost/x:1")
+        for form in ("squashfs", "sif"):
+            assert docker.formats[form].read_bytes() == buildah.formats[form].read_bytes()
+        assert b"From: localhost/x:1" in docker.formats["sif"].read_bytes()
+        with docker.open() as image:
+            assert image.lookup("run/hpcbinder") is None
+            node, srv = image.lookup("run"), image.lookup("srv")
+            assert node is not None and (node.kind, node.mode, node.mtime) == ("directory", 0o755, MTIME)
+            assert srv is not None and srv.mtime == MTIME
+
+    def test_other_contents_are_another_image(self, tmp_path: Path) -> None:
+        one = MemoryImage(Layer().file("a", "x"), config=CONFIG)
+        other = MemoryImage(Layer().file("a", "longer"), config=CONFIG)
+        uuids = {read_sif(run(i, tmp_path / n, "sif").formats["sif"]).uuid for i, n in ((one, "one"), (other, "other"))}
+        assert len(uuids) == 2
+
+    def test_what_others_built_keeps_its_run(self, tmp_path: Path) -> None:
+        image = MemoryImage(Layer().folder("run", 0o700, mtime=5).folder("run/hpcbinder").file("run/.containerenv"))
+        with run(image, tmp_path / "out").open() as opened:
+            node = opened.lookup("run")
+            assert node is not None and (node.mode, node.mtime) == (0o700, 5)
+            assert opened.lookup("run/hpcbinder") and opened.lookup("run/.containerenv")
+
+
 class TestMetadata:
     """What is added to an image, and what is left alone."""
 

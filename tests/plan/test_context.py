@@ -182,7 +182,7 @@ def test_kept_files_bring_their_folders(tmp_path: Path) -> None:
 def test_the_server_stage_needs_no_content(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, {"a": "x"})
     out = io.BytesIO()
-    write_context(plan, checkout_of(tmp_path), DOCKERFILE, out, server_only=True)
+    write_context(plan, checkout_of(tmp_path), DOCKERFILE, out, until=1)
     assert {name.split("/")[0] for name in entries(out.getvalue())} == {"Dockerfile", "steps", "content"}
     assert not [name for name in entries(out.getvalue()) if name.startswith(("content/", "steps/01"))]
 

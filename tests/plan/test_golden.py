@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from checkouts import plan_of
+from recorded_index import RecordedResolver
 
 from hpcbinder.model import Plan, Stage, to_json
 from hpcbinder.plan import dockerfile, explain
@@ -31,7 +32,7 @@ def without_server(plan: Plan) -> Plan:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_golden(name: str) -> None:
-    plan = without_server(plan_of(REPOS / name / "repo", name=name))
+    plan = without_server(plan_of(REPOS / name / "repo", name=name, resolver=RecordedResolver()))
     shown = {
         "plan.json": json.dumps(to_json(plan), indent=1, ensure_ascii=False) + "\n",
         "Dockerfile": dockerfile(plan, base_image="base", tools_image="tools", server_image="server"),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hpcbinder.errors import DetectError
 from hpcbinder.model import Plan, Stage, Step
-from hpcbinder.plan import dockerfile, step_titles
+from hpcbinder.plan import dockerfile, environment_fingerprint, environment_points, step_titles
 from hpcbinder.plan.render import PRELUDE, quote, run_script
 
 PRINTABLE = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
@@ -31,6 +31,19 @@ def instructions(text: str) -> list[str]:
     """The instructions as BuildKit's parser reads them (frontend/dockerfile/parser): comments dropped, lines joined."""
     joined = re.sub(r"\\[ \t]*\n", "", "".join(line + "\n" for line in text.split("\n") if not line.startswith("#")))
     return [re.sub(r"\s+", " ", line) for line in joined.split("\n") if line.strip()]
+
+
+def pairs(text: str, word: str) -> list[tuple[str, str]]:
+    """Name and value, quoted as they are, of an ENV or LABEL instruction."""
+    found: list[tuple[str, str]] = []
+    inside = False
+    for line in text.split("\n"):
+        inside = inside or line.startswith(f"{word} ")
+        if inside:
+            name, _, value = line.removeprefix(f"{word} ").strip(" ").removesuffix(" \\").partition("=")
+            found.append((name, value))
+            inside = line.endswith(" \\")
+    return found
 
 
 def unquote(text: str) -> str:
@@ -50,7 +63,8 @@ def unquote(text: str) -> str:
 
 def test_the_order_of_a_dockerfile(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, {"requirements.txt": "numpy", "apt.txt": "sox", "postBuild": "#!/bin/sh\n"})
-    words = [line.split(" ")[0] for line in instructions(render(plan))]
+    # FROM lines between steps only give the point a name.
+    words = [line.split(" ")[0] for line in instructions(render(plan)) if not line.startswith("FROM before-")]
     assert [word for i, word in enumerate(words) if word != words[i - 1]] == [
         "FROM",
         "ENV",
@@ -63,7 +77,14 @@ def test_the_order_of_a_dockerfile(tmp_path: Path) -> None:
         "CMD",
     ]
     lines = instructions(render(plan))
-    assert lines[:3] == ["FROM localhost/tools:uv-1 AS tools", "FROM server:1 AS server", "FROM server"]
+    assert [line for line in lines if line.startswith("FROM")] == [
+        "FROM localhost/tools:uv-1 AS tools",
+        "FROM server:1 AS server",
+        "FROM server AS before-03",
+        "FROM before-03 AS before-04",
+        "FROM before-04 AS before-05",
+        "FROM before-05",
+    ]
     assert 'COPY ["content/", "/"]' in lines
     assert lines[-2:] == [
         'ENTRYPOINT ["/opt/hpcbinder/bin/entrypoint"]',
@@ -75,7 +96,7 @@ def test_without_a_server_image_its_stage_is_built(tmp_path: Path) -> None:
     lines = instructions(render(plan_of(tmp_path), None))
     assert lines[1] == "FROM base:1 AS server"
     assert lines[2].startswith("RUN --mount=type=bind,source=steps/00,")
-    assert lines[3] == "FROM server"
+    assert lines[3] == "FROM server AS before-02"
 
 
 def test_what_a_step_sees(tmp_path: Path) -> None:
@@ -108,7 +129,7 @@ def test_another_commit_with_another_notebook_changes_labels_only(tmp_path: Path
     before = render(plan_of(tmp_path, files))
     after = render(plan_of(tmp_path, {"a.ipynb": "{} "}, commit="f" * 40, timestamp=1))
     different = [line for line, other in zip(before.split("\n"), after.split("\n"), strict=True) if line != other]
-    assert [line.split("=")[0] for line in different] == ['LABEL "org.opencontainers.image.revision"']
+    assert [line.split("=")[0].strip() for line in different] == ['"org.opencontainers.image.revision"']
 
 
 @given(PRINTABLE)
@@ -126,14 +147,9 @@ def test_what_no_dockerfile_can_hold_is_refused(before: str, bad: str, after: st
 @given(st.dictionaries(st.text("abc.", min_size=1), PRINTABLE))
 def test_labels_and_variables_come_back_whole(labels: dict[str, str]) -> None:
     plan = dataclasses.replace(PLAIN, labels=labels, env={"X": " ".join(labels.values())})
-    found = {}
-    for line in render(plan).split("\n"):
-        if line.startswith("LABEL "):
-            name, value = line.removeprefix("LABEL ").split("=", 1)
-            found[unquote(name)] = unquote(value)
-        if line.startswith("ENV X="):
-            assert unquote(line.removeprefix("ENV X=")) == " ".join(labels.values())
-    assert found == labels
+    text = render(plan)
+    assert {unquote(name): unquote(value) for name, value in pairs(text, "LABEL")} == labels
+    assert unquote(dict(pairs(text, "ENV"))["X"]) == " ".join(labels.values())
 
 
 @given(st.text(max_size=200))
@@ -226,6 +242,128 @@ def test_no_instruction_holds_a_word_of_the_repository(tmp_path: Path) -> None:
     lines = [line for line in instructions(render(plan)) if not line.startswith(("LABEL", "ENV"))]
     assert not any("canary" in line for line in lines)
     assert json.loads(lines[-1].removeprefix("CMD "))
+
+
+def line_of(*steps: Step, **changes: object) -> Plan:
+    """A plan of these steps on a server of one step."""
+    return dataclasses.replace(PLAIN, steps=(PLAIN.steps[0], *steps), **changes)  # type: ignore[arg-type]
+
+
+def step(name: str, stage: Stage = Stage.DEPENDENCIES, **more: object) -> Step:
+    return Step(stage, f"x/{name}", "because", f"make {name}", **more)  # type: ignore[arg-type]
+
+
+EMPTY, A, B = step("empty", Stage.INTERPRETER), step("a"), step("b", apart=("/opt/env", "/opt/other"))
+
+
+def stages(text: str) -> dict[str, list[str]]:
+    """FROM line -> what runs in that stage: `run N`, `join N`, or the instruction's word."""
+    found: dict[str, list[str]] = {}
+    for line in instructions(text):
+        if line.startswith("FROM"):
+            here = found[line] = []
+        elif match := re.search(r"source=steps/(\d\d),.*/(run|join)\.sh", line):
+            here.append(f"{match[2]} {match[1]}")
+        else:
+            here.append(line.split(" ")[0])
+    return found
+
+
+def test_a_step_apart_runs_on_what_its_stage_stands_on() -> None:
+    found = stages(render(line_of(EMPTY, A, B, step("project", Stage.PROJECT, reads=("x",)))))
+    assert found == {
+        "FROM localhost/tools:uv-1 AS tools": [],
+        "FROM server:1 AS server": [],
+        "FROM server AS before-02": ["ENV", "run 01"],
+        "FROM before-02 AS before-03": ["run 02"],
+        "FROM before-02 AS apart-03": ["run 03"],
+        "FROM before-03 AS before-04": ["join 03"],
+        "FROM before-04": ["run 04", "COPY", "LABEL", "WORKDIR", "ENTRYPOINT", "CMD"],
+    }
+
+
+def test_what_comes_in_is_seen_by_no_credentials() -> None:
+    (join,) = [line for line in instructions(render(line_of(EMPTY, A, B))) if "join.sh" in line]
+    assert join == (
+        "RUN --mount=type=bind,source=steps/03,target=/run/hpcbinder/step "
+        "--mount=type=tmpfs,target=/run/hpcbinder/work "
+        "--mount=type=bind,from=apart-03,source=/opt/env,target=/run/hpcbinder/work/made/0 "
+        "--mount=type=bind,from=before-02,source=/opt/env,target=/run/hpcbinder/work/before/0 "
+        "--mount=type=bind,from=apart-03,source=/opt/other,target=/run/hpcbinder/work/made/1 "
+        "--mount=type=bind,from=before-02,source=/opt/other,target=/run/hpcbinder/work/before/1 "
+        '["/bin/sh", "-eu", "/run/hpcbinder/step/join.sh"]'
+    )
+
+
+@pytest.mark.parametrize(
+    ("ready", "froms"),
+    [
+        ({4: "env:4"}, ["FROM env:4 AS before-04", "FROM before-04"]),
+        (
+            {3: "env:3", 2: "env:2"},
+            ["FROM env:3 AS before-03", "FROM env:2 AS before-02", "FROM before-02 AS apart-03"]
+            + ["FROM before-03 AS before-04", "FROM before-04"],
+        ),
+        (
+            {3: "env:3"},
+            ["FROM env:3 AS before-03", "FROM server:1 AS server", "FROM server AS before-02"]
+            + ["FROM before-02 AS apart-03", "FROM before-03 AS before-04", "FROM before-04"],
+        ),
+    ],
+)
+def test_only_what_is_not_ready_is_made(ready: dict[int, str], froms: list[str]) -> None:
+    text = dockerfile(line_of(EMPTY, A, B), base_image="b", tools_image="t", server_image="server:1", ready=ready)
+    assert [line for line in instructions(text) if line.startswith("FROM")][1:] == froms
+    # Whoever stands on an image has its variables from it.
+    assert text.count("ENV PATH=") == ("AS before-02\nENV" in text)
+
+
+def test_points_of_a_plan_that_others_can_have_too() -> None:
+    assert environment_points(line_of(EMPTY, A, B)) == (2, 3, 4)
+    assert environment_points(line_of(A)) == (2,)  # the server's is no environment
+    assert environment_points(line_of(EMPTY, step("r", reads=("x",)), A)) == (2,)
+    assert environment_points(line_of(step("r", Stage.SYSTEM, reads=("x",)), EMPTY, A)) == ()
+    assert environment_points(line_of(EMPTY, step("p", Stage.PROJECT))) == (2,)
+    assert environment_points(line_of()) == ()
+
+
+def test_what_names_an_environment() -> None:
+    def name(*steps: Step, point: int = 2, server: str = "s", **changes: object) -> str:
+        return environment_fingerprint(line_of(*steps, **changes), point, server)
+
+    own = name(A)
+    other_words = dataclasses.replace(A, name="x/other", reason="other words")
+    assert own == name(other_words) == name(A, B)
+    assert own == name(A, source="elsewhere", env={**PLAIN.env, "HPCBINDER_START": "/srv/repo/start"})
+    others = {
+        name(A, server="t"),
+        name(A, env={**PLAIN.env, "X": "y"}),
+        name(A, path=("/bin",)),
+        name(dataclasses.replace(A, script="make more")),
+        name(dataclasses.replace(A, data={"x": "y"})),
+        name(dataclasses.replace(A, env={"X": "y"})),
+        name(dataclasses.replace(A, runs_repository_code=True)),
+        name(dataclasses.replace(A, image="localhost/x:1")),
+        name(dataclasses.replace(A, apart=("/opt/env",))),
+        name(A, B, point=3),
+    }
+    assert len(others) == 10 and own not in others
+
+
+@pytest.mark.parametrize(
+    "folder", ["opt", "/", "/opt/../etc", "/opt,from=x", "/opt env", "/opt\nRUN x", "/-x", "/opt/"]
+)
+def test_folders_apart_are_checked(folder: str, tmp_path: Path) -> None:
+    plan = line_of(EMPTY, step("c", apart=(folder,)))
+    with pytest.raises(DetectError, match="cannot fill"):
+        render(plan)
+
+
+def test_the_start_script_makes_no_environment_another(tmp_path: Path) -> None:
+    text = render(plan_of(tmp_path, {"start": '#!/bin/sh\nexec "$@"\n'}))
+    before, _, after = text.partition("COPY")
+    assert "HPCBINDER_START" not in before
+    assert 'ENV HPCBINDER_START="/srv/repo/start"' in after
 
 
 PLAIN = plan_of(Path(__file__).parent / "repos/plain/repo")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 from squashfs_support import Item, parents
 
 NAMES = ["a", "b", "c", "é\udcff", "x" * 255]
 PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
 CONTENTS = [b"", b"short", b"zeros" + bytes(20000), bytes(8192), bytes(range(256)) * 40, b"tail" * 1500]
+
+
+XATTRS = [
+    (),
+    (),
+    (("user.a", b"1"), ("user.é", b"\0\n\xff")),
+    (("user.a", b"1"), ("trusted.a", b"2"), ("user.overlay.opaque", b"y")),
+    (("user.long", b"v" * 3000),),
+]
 
 
 @st.composite
@@ -22,6 +33,7 @@ def items(draw: st.DrawFn) -> Item:
         gid=draw(st.sampled_from([0, 100])),
         mtime=draw(st.sampled_from([0, 1, 1_600_000_000])),
         device=(5, 300) if kind == "character" else (0, 0),
+        xattrs=draw(st.sampled_from(XATTRS)) if kind in ("file", "directory") else (),
     )
 
 
@@ -44,7 +56,7 @@ def layers(draw: st.DrawFn) -> dict[str, Item]:
                 continue
             target = draw(st.sampled_from(targets))
             origin = layer[target]
-            item = Item("link", target=target, mode=origin.mode, uid=origin.uid, gid=origin.gid, mtime=origin.mtime)
+            item = replace(origin, kind="link", content=b"", target=target)
         layer[path] = item
     for path in draw(st.lists(PATHS, max_size=3)):
         folder, slash, name = path.rpartition("/")

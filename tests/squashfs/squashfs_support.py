@@ -27,7 +27,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Item:
-    """One member of a layer. `target` is that of a symbolic or hard link."""
+    """One member of a layer. `target` is that of a symbolic or hard link, `xattrs` have full names."""
 
     kind: str = "file"
     content: bytes = b""
@@ -37,6 +37,7 @@ class Item:
     gid: int = 0
     mtime: int = 1_600_000_000
     device: tuple[int, int] = (0, 0)
+    xattrs: tuple[tuple[str, bytes], ...] = ()
 
 
 def directory(mode: int = 0o755, **more: int) -> Item:
@@ -55,6 +56,8 @@ def make_tar(items: Mapping[str, Item] | Iterable[tuple[str, Item]], format: int
             info.linkname = item.target
             info.mode, info.uid, info.gid, info.mtime = item.mode, item.uid, item.gid, item.mtime
             info.devmajor, info.devminor = item.device
+            attributes = {f"SCHILY.xattr.{name}": os.fsdecode(value) for name, value in item.xattrs}
+            info.pax_headers = attributes if format == tarfile.PAX_FORMAT else {}
             tar.addfile(info, io.BytesIO(item.content))
     return buffer.getvalue()
 
@@ -86,6 +89,7 @@ class Seen:
     mtime: int
     device: tuple[int, int]
     names: frozenset[str]
+    xattrs: frozenset[tuple[str, bytes]] = frozenset()
 
 
 def in_image(path: Path, offset: int = 0) -> dict[str, Seen]:
@@ -111,6 +115,7 @@ def in_image(path: Path, offset: int = 0) -> dict[str, Seen]:
                 node.mtime,
                 node.device or (0, 0),
                 frozenset(groups[node.number]),
+                frozenset((os.fsdecode(key), value) for key, value in node.xattrs),
             )
             for name, node in nodes.items()
         }
@@ -137,7 +142,12 @@ def in_tar(data: bytes) -> dict[str, Seen]:
         names = frozenset(other for other, its in first.items() if its == origin)
         target = info.linkname if info.issym() else ""
         kind = kinds[info.type]
-        seen[name] = Seen(kind, content, target, info.mode, info.uid, info.gid, int(info.mtime), device, names)
+        xattrs = frozenset(
+            (key.removeprefix("SCHILY.xattr."), os.fsencode(value))
+            for key, value in info.pax_headers.items()
+            if key.startswith(("SCHILY.xattr.user.", "SCHILY.xattr.trusted."))
+        )
+        seen[name] = Seen(kind, content, target, info.mode, info.uid, info.gid, int(info.mtime), device, names, xattrs)
     return seen
 
 
@@ -192,9 +202,14 @@ def union(layers: Sequence[Mapping[str, Item]]) -> dict[str, Seen]:
             item.mtime,
             item.device,
             frozenset(groups[serial]),
+            frozenset((name, value) for name, value in item.xattrs if keeps(item, name)),
         )
         for path, (serial, item) in shown.items()
     }
+
+
+def keeps(item: Item, xattr: str) -> bool:
+    return item.kind in ("file", "directory") and xattr.startswith("user.") and not xattr.startswith("user.overlay.")
 
 
 def parents(path: str) -> Iterator[str]:

@@ -319,7 +319,17 @@ except ConvertError as error:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("wrong", [("lz4", None, 4096), ("gzip", 13, 4096), ("zstd", 0, 4096), ("gzip", None, 5000)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("lzo", None, 4096),
+        ("lz4", 13, 4096),
+        ("xz", 10, 4096),
+        ("gzip", 13, 4096),
+        ("zstd", 0, 4096),
+        ("gzip", None, 5000),
+    ],
+)
 def test_options_out_of_range_are_usage_errors(wrong: tuple[str, int | None, int]) -> None:
     with pytest.raises(UsageError):
         Options(*wrong)

@@ -13,7 +13,7 @@ from squashfs_strategies import STACKS
 from squashfs_support import MEMORY, Item, directory, in_image, make_tar, merged, squash, union
 
 from hpcbinder.errors import ConvertError
-from hpcbinder.squashfs import Image, Options, merge
+from hpcbinder.squashfs import Image, Options, merge, tables_digest
 
 
 def names(path: Path) -> list[str]:
@@ -68,6 +68,20 @@ def test_a_root_without_a_member_keeps_what_a_lower_layer_said(tmp_path: Path) -
     with Image.open(image) as opened:
         root = opened.lookup("/")
         assert root is not None and (root.mode, root.mtime) == (0o711, 9)
+
+
+def test_directories_are_dated_back_and_nothing_else(tmp_path: Path) -> None:
+    layers = [
+        squash(
+            make_tar({"new": directory(mtime=9), "new/file": Item(mtime=9), "old": directory(mtime=3)}), tmp_path / "l"
+        )
+    ]
+    out = tmp_path / "out"
+    with out.open("w+b") as file:
+        merge(layers, file, newest=5)
+    with Image.open(out) as opened:
+        assert {path: node.mtime for path, node in opened.walk() if path} == {"new": 5, "new/file": 9, "old": 3}
+    assert tables_digest(out) != tables_digest(layers[0])
 
 
 def test_a_hard_link_is_broken_when_one_of_its_names_is_copied_up(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import random
+import shutil
+import stat
 import subprocess
 import tarfile
 import tempfile
@@ -19,15 +21,18 @@ from hypothesis import HealthCheck, given, settings
 from squashfs_strategies import layers
 from squashfs_support import Item, Seen, directory, in_image, in_tar, make_tar, merged, union
 
-from hpcbinder.squashfs import Image, Options
+from hpcbinder.errors import ConvertError
+from hpcbinder.squashfs import Image, Options, write_layer
 
 pytestmark = pytest.mark.rig
 
 LOWER = {
     "./": directory(0o755, mtime=3),
-    "dir": directory(0o2775, uid=1000, gid=100),
+    "dir": replace(directory(0o2775, uid=1000, gid=100), xattrs=(("user.kind", b"folder"),)),
     "dir/small": Item(content=b"hello\n", mode=0o4755),
-    "dir/blocks": Item(content=random.Random(1).randbytes(400_000)),
+    "dir/blocks": Item(
+        content=random.Random(1).randbytes(400_000), xattrs=(("user.a", b"\xff\n"), ("user.b", b"b" * 4000))
+    ),
     "dir/hole": Item(content=b"begin" + bytes(600_000) + b"end"),
     "link": Item("symlink", target="dir/small", mode=0o777),
     "hard": Item("link", target="dir/small"),
@@ -35,7 +40,9 @@ LOWER = {
     "console": Item("character", device=(5, 1), mode=0o600),
     "disk": Item("block", device=(259, 1000), mode=0o660),
     "pipe": Item("fifo"),
-    "not utf-8 \udcff": Item(content=b"x", uid=4_000_000_000, mtime=4_000_000_000),
+    "not utf-8 \udcff": Item(
+        content=b"x", uid=4_000_000_000, mtime=4_000_000_000, xattrs=(("user.b", b"b" * 4000), ("user.a", b"\xff\n"))
+    ),
     "hidden/x": Item(content=b"x"),
     "opaque/x": Item(content=b"x"),
     **{f"many/{n:05}-{'x' * (n % 40)}": Item(content=b"%d" % n, mode=0o600 + n % 8) for n in range(1000)},
@@ -51,16 +58,16 @@ UPPER = {
 
 MOUNTED = """
 mount -t squashfs -o loop,ro "$1" "$2"
-tar -C "$2" --numeric-owner --format=pax -cf - .
+tar -C "$2" --numeric-owner --xattrs --format=pax -cf - .
 """
 FUSE_MOUNTED = """
 squashfuse "$1" "$2"
-tar -C "$2" --numeric-owner --format=pax -cf - .
+tar -C "$2" --numeric-owner --xattrs --format=pax -cf - .
 fusermount3 -u "$2"
 """
 UNPACKED = """
 unsquashfs -no-progress -d "$2/tree" "$1" >&2
-tar -C "$2/tree" --numeric-owner --format=pax -cf - .
+tar -C "$2/tree" --numeric-owner --xattrs --format=pax -cf - .
 """
 
 
@@ -71,7 +78,7 @@ def shown(script: str, image: Path, folder: Path) -> bytes:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
 
 
-@pytest.mark.parametrize("compressor", ["gzip", "zstd"])
+@pytest.mark.parametrize("compressor", ["gzip", "zstd", "xz", "lz4"])
 @pytest.mark.parametrize("script", [MOUNTED, FUSE_MOUNTED, UNPACKED], ids=["kernel", "squashfuse", "unsquashfs"])
 def test_everybody_sees_the_same(tmp_path: Path, script: str, compressor: str) -> None:
     image = merged([make_tar(LOWER), make_tar(UPPER)], tmp_path, Options(compressor, None, 4096))
@@ -92,24 +99,94 @@ def test_the_kernel_finds_each_name_of_a_long_directory(tmp_path: Path) -> None:
     assert shown(script, image, tmp_path / "shown") == "".join(names).encode()
 
 
+def real_tree(folder: Path) -> Path:
+    """A part of this Python's library, and one of everything that is not in it."""
+    tree = folder / "tree"
+    for part in ("json", "email", "ensurepip"):
+        shutil.copytree(Path(os.__file__).parent / part, tree / part)
+    for n in range(60):
+        (tree / f"f{n}").write_bytes(random.Random(n).randbytes(n * 997) + bytes(n * 1500))
+    (tree / "empty").mkdir(mode=0o1777)
+    (tree / "link").symlink_to("json/__init__.py")
+    os.link(tree / "f8", tree / "hard")
+    os.mkfifo(tree / "pipe", 0o620)
+    os.mknod(tree / "disk", 0o660 | stat.S_IFBLK, os.makedev(259, 1000))
+    os.mknod(tree / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.chown(tree / "f9", 1234, 70000)
+    (tree / "f10").chmod(0o6755)
+    for name in ("f1", "f2", "json"):
+        os.setxattr(tree / name, "user.note", b"the same for all" * 40)
+    os.setxattr(tree / "f2", "user.number", bytes(range(256)))
+    os.setxattr(tree / "f2", "trusted.secret", b"kept when read")
+    return tree
+
+
 @pytest.mark.parametrize(
-    "option", ["-comp gzip", "-comp zstd", "-comp xz", "-comp gzip -noI -noD -noF", "-always-use-fragments"]
+    "option",
+    [
+        *("-comp gzip", "-comp zstd", "-comp xz", "-comp lz4", "-comp lzo"),
+        *("-comp gzip -Xcompression-level 1 -Xwindow-size 9", "-comp lz4 -Xhc", "-comp xz -Xdict-size 50% -Xbcj x86"),
+        *("-comp gzip -noI -noD -noF -noX", "-always-use-fragments", "-no-fragments -no-duplicates", "-no-exports"),
+        *("-noappend -no-tailends", "-b 4096", "-b 1M"),
+    ],
 )
 def test_images_of_mksquashfs_are_read(tmp_path: Path, option: str) -> None:
-    tree = tmp_path / "tree"
-    (tree / "sub").mkdir(parents=True)
-    for n in range(60):
-        (tree / "sub" / f"f{n}").write_bytes(random.Random(n).randbytes(n * 997) + bytes(n * 1500))
-    (tree / "link").symlink_to("sub/f7")
-    os.link(tree / "sub" / "f8", tree / "hard")
-    command = ["mksquashfs", str(tree), str(tmp_path / "image"), "-b", "16384", "-no-progress", "-quiet"]
-    subprocess.run([*command, *option.split()], check=True)
+    tree, image = real_tree(tmp_path), tmp_path / "image"
+    command = ["mksquashfs", str(tree), str(image), "-b", "16384", "-no-progress", "-quiet", *option.split()]
+    subprocess.run(command, check=True)
+    command = ["tar", "-C", str(tree), "--numeric-owner", "--xattrs", "--format=pax", "-cf", "-", "."]
+    assert in_image(image) == in_tar(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    with Image.open(image) as opened:
+        assert opened.read("link", follow=True) == (tree / "json/__init__.py").read_bytes()
+        assert (b"trusted.secret", b"kept when read") in dict(opened.walk())["f2"].xattrs
+        assert opened.check(lambda done: None) == []
+
+
+def test_an_image_in_lzma_is_refused_by_name(tmp_path: Path) -> None:
+    command = ["mksquashfs", "/etc/hostname", str(tmp_path / "image"), "-comp", "lzma", "-no-progress", "-quiet"]
+    subprocess.run(command, check=True)
+    with pytest.raises(ConvertError, match="compressor lzma is not supported"):
+        Image.open(tmp_path / "image")
+
+
+def test_sockets_are_read(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    os.mknod(tmp_path / "tree/socket", 0o640 | stat.S_IFSOCK)
+    subprocess.run(["mksquashfs", str(tmp_path / "tree"), str(tmp_path / "image"), "-quiet"], check=True)
     with Image.open(tmp_path / "image") as image:
-        assert image.listdir("") == ["hard", "link", "sub"]
-        assert image.read("link", follow=True) == (tree / "link").read_bytes()
-        for n in range(60):
-            assert image.read(f"sub/f{n}") == (tree / "sub" / f"f{n}").read_bytes()
-        assert sum(1 for _ in image.walk()) == 64
+        node = image.lookup("socket")
+        assert node is not None and (node.kind, node.mode) == ("socket", 0o640)
+
+
+def test_a_sparse_file_of_many_gigabytes_is_the_same_for_everybody(tmp_path: Path) -> None:
+    size = (5 << 30) + 12345
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    with (tree / "huge").open("wb") as file:
+        file.truncate(size)
+        for place in (0, 3 << 30, size - 7):
+            file.seek(place)
+            file.write(b"written")
+    # Theirs to ours, and ours (a layer made of a sparse member) to the kernel.
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    subprocess.run(["mksquashfs", str(tree), str(theirs), "-quiet", "-no-progress"], check=True)
+    tar = subprocess.Popen(["tar", "-C", str(tree), "--sparse", "-cf", "-", "huge"], stdout=subprocess.PIPE)
+    assert tar.stdout is not None
+    write_layer(tar.stdout, ours, Options())
+    assert tar.wait() == 0
+    with Image.open(theirs) as one, Image.open(ours) as other:
+        a, b = dict(one.walk())["huge"], dict(other.walk())["huge"]
+        assert a.size == b.size == size
+        assert one.same_content(a, other, b)
+        assert sum(len(piece) for piece in other.pieces(b) if isinstance(piece, bytes)) < 1 << 20
+    script = """
+    mount -t squashfs -o loop,ro "$1" "$2"
+    stat -c "%s %b" "$2/huge"
+    for place in 0 3221225472 5368721458; do tail -c +$((place + 1)) "$2/huge" | head -c 7; done
+    """
+    lines = shown(script, ours, tmp_path / "shown").splitlines()
+    assert lines[0].split()[0] == b"%d" % size
+    assert lines[1] == b"written" * 3
 
 
 def unpacked_by_umoci(tars: Sequence[bytes], folder: Path) -> bytes:
@@ -136,7 +213,7 @@ def unpacked_by_umoci(tars: Sequence[bytes], folder: Path) -> bytes:
     (folder / "oci" / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [reference]}))
     command = ["umoci", "unpack", "--image", f"{folder}/oci:x", f"{folder}/bundle"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    command = ["tar", "-C", f"{folder}/bundle/rootfs", "--numeric-owner", "--format=pax", "-cf", "-", "."]
+    command = ["tar", "-C", f"{folder}/bundle/rootfs", "--numeric-owner", "--xattrs", "--format=pax", "-cf", "-", "."]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
 
 
@@ -165,7 +242,7 @@ def test_umoci_unpacks_what_merging_gives(
         found = in_image(merged(tars, Path(folder)))
 
     assert {name: known(name, seen) for name, seen in found.items()} == {
-        name: known(name, seen) for name, seen in expected.items()
+        name: known(name, portable(seen)) for name, seen in expected.items()
     }
 
 
@@ -177,6 +254,12 @@ def known(name: str, seen: Seen) -> Seen:
     if seen.kind == "directory":
         return replace(seen, mtime=0)
     return seen if seen.kind in ("file", "symlink") else replace(seen, names=frozenset([name]))
+
+
+def portable(seen: Seen) -> Seen:
+    """umoci keeps what means nothing elsewhere: `trusted.*`, and the notes of overlay file systems."""
+    kept = (pair for pair in seen.xattrs if pair[0].startswith("user.") and "overlay" not in pair[0])
+    return replace(seen, xattrs=frozenset(kept))
 
 
 def test_tarfile_reads_back_what_was_squashed(tmp_path: Path) -> None:

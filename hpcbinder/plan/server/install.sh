@@ -6,7 +6,7 @@ export UV_NO_CONFIG=1 UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy
 # Files whose times are all alike need bytecode that does not look at them, and so do read-only images.
 export UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH
 
-"$uv" venv --quiet --python /usr/bin/python3 /opt/jupyter
+"$uv" venv --quiet --python "$SERVER_PYTHON" /opt/jupyter
 "$uv" pip install --python "$python" --require-hashes --no-deps --only-binary :all: -r "$files/requirements.lock"
 
 # Only the hub itself serves these (64 MB), and a read-only server is not debugged.

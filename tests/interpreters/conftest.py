@@ -1,0 +1,3 @@
+from prefixes import prefix
+
+__all__ = ["prefix"]
