@@ -2,8 +2,8 @@
 second repository with the same requirements costs. Against repo2docker's way on the same daemon, in the same run.
 
 Everything that a person who has worked with the repository before would have warm is warm on both sides: the base, the
-notebook server, the layer caches, the image of the repository as it was before. (A salt below everything keeps layers of
-earlier runs out of it.) Then, in each round, one more small pure-Python package is asked for, and measured is
+notebook server, the layer caches, the image of the repository as it was before. (A salt below everything keeps layers
+of earlier runs out of it.) Then, in each round, one more small pure-Python package is asked for, and measured is
 
 - ours: `hpcbinder build`, to the registered kernel, files for Apptainer and others included;
 - theirs: repo2docker (see `their_way.py` for what is replaced in it and why), to the image in the daemon;

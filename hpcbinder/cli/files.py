@@ -142,8 +142,10 @@ def check_command(session: Session, file: str) -> None:
 def _path(session: Session, file: str) -> Path:
     """The file of that name, or that of the image with this id."""
     path = Path(file)
-    if path.exists() or "/" in file:
+    if path.exists():
         return path
+    if "/" in file:
+        raise UsageError("there is no such file", where=file)
     try:
         formats = session.catalog.get(file).formats
     except CatalogError as error:

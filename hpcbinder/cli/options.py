@@ -52,7 +52,9 @@ def lock_options(function: Function) -> Function:
     """When versions are found."""
     for decorate in reversed(
         (
-            click.option("--refresh", is_flag=True, help="Ask the package index and registries anew for what was found before."),
+            click.option(
+                "--refresh", is_flag=True, help="Ask the package index and registries anew for what was found before."
+            ),
             click.option(
                 "--no-lock", is_flag=True, help="Let the build find versions, instead of fixing them before it."
             ),

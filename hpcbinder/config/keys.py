@@ -127,7 +127,7 @@ class BuildConfig:
     compression: str = _setting(
         Spec(
             "text",
-            "Compression of squashfs: gzip, zstd, xz or lz4, with a level as in gzip:6 (docs/images.md says which runs where).",
+            "Compression of squashfs: gzip, zstd, xz or lz4 (docs/images.md), with a level as in gzip:6.",
             read_compression,
         ),
         "gzip",

@@ -75,7 +75,8 @@ def _lock(lock: Lock) -> Iterator[str]:
 
 
 def _commit(plan: Plan) -> str:
-    commit = plan.commit or ("none, the folder is in no git repository" if plan.uncommitted else "none, it is a dataset")
+    none = "none, the folder is in no git repository" if plan.uncommitted else "none, it is a dataset"
+    commit = plan.commit or none
     return f"{commit}  ({plan.ref}{', files as they are now' if plan.uncommitted else ''})"
 
 

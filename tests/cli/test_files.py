@@ -88,7 +88,9 @@ def test_diff_tells_by_its_exit_code(file: Path, tmp_path: Path) -> None:
         ("/new", "added", []),
     ]
     assert lines[1]["before"] is None and lines[1]["after"]["kind"] == "file"
-    assert hpcbinder("diff", file, tmp_path / "nothing").returncode == 6
+    assert hpcbinder("diff", file, tmp_path / "nothing").returncode == 2
+    (tmp_path / "text").write_text("text" * 100)
+    assert hpcbinder("diff", file, tmp_path / "text").returncode == 6
 
 
 def test_check_tells_by_its_exit_code(file: Path) -> None:

@@ -208,7 +208,7 @@ def test_a_build_ends_with_us(dockerd: Dockerd, base: BaseImage, tmp_path: Path,
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert child.stdout is not None
     assert any(line.endswith(b"| begun\n") for line in child.stdout)
-    assert running("sleep", marker)
+    assert eventually(lambda: running("sleep", marker))
     child.send_signal(sign)
     child.wait(30)
     child.stdout.close()

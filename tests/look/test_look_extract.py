@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -145,6 +147,29 @@ def test_damage_in_the_middle_leaves_nothing(image: Path, tmp_path: Path) -> Non
     with pytest.raises(ConvertError, match="damaged squashfs block"):
         take(tmp_path / "damaged", "d", tmp_path / "copy")
     assert names(tmp_path) == ["damaged"]
+
+
+def test_hostile_images_leave_nothing_and_touch_nothing(image: Path, tmp_path: Path) -> None:
+    data = image.read_bytes()
+    (start,) = struct.unpack_from("<Q", data, 64)  # where the tables begin
+    source = random.Random(7)
+    (tmp_path / "into").mkdir()
+    failed = 0
+    for _ in range(150):
+        damaged = bytearray(data)
+        for _ in range(source.randint(1, 3)):
+            damaged[source.randrange(start, len(data))] ^= 1 << source.randrange(8)
+        (tmp_path / "image").write_bytes(damaged)
+        try:
+            take(tmp_path / "image", "d", tmp_path / "into")
+        except (ConvertError, UsageError):
+            failed += 1
+            assert names(tmp_path / "into") == []
+        else:
+            assert names(tmp_path / "into") == ["d"]
+            subprocess.run(["rm", "-r", str(tmp_path / "into/d")], check=True)
+        assert names(tmp_path) == ["image", "into"]
+    assert failed > 30
 
 
 def test_a_tree_deeper_than_any_path_comes_out_and_goes_away(tmp_path: Path) -> None:

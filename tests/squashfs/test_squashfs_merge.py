@@ -21,7 +21,7 @@ def names(path: Path) -> list[str]:
         return [name for name, _ in image.walk()]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(STACKS)
 def test_a_random_stack_shows_what_the_layer_specification_says(stack: Sequence[Mapping[str, Item]]) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:

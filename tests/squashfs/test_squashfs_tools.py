@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import stat
 import subprocess
@@ -18,11 +19,12 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from squashfs_strategies import layers
+from squashfs_strategies import STACKS, layers
 from squashfs_support import Item, Seen, directory, in_image, in_tar, make_tar, merged, union
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import Image, Options, write_layer
+from rig import Apptainer, User
 
 pytestmark = pytest.mark.rig
 
@@ -89,6 +91,23 @@ def test_everybody_sees_the_same(tmp_path: Path, script: str, compressor: str) -
         # It numbers inodes by path, so that nobody can tell which names are one file.
         expected = {name: replace(seen, names=frozenset([name])) for name, seen in expected.items()}
     assert found == expected
+
+
+@pytest.mark.parametrize("script", [MOUNTED, FUSE_MOUNTED, UNPACKED], ids=["kernel", "squashfuse", "unsquashfs"])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(stack=STACKS)
+def test_everybody_sees_random_stacks_as_the_layer_specification_says(
+    script: str, stack: Sequence[Mapping[str, Item]]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        image = merged([make_tar(layer) for layer in stack], Path(folder), Options(block_size=4096))
+        found = in_tar(shown(script, image, Path(folder) / "shown"))
+    expected = union(stack)
+    if script == FUSE_MOUNTED:
+        expected = {name: replace(seen, names=frozenset([name])) for name, seen in expected.items()}
+    assert {name: known(name, seen) for name, seen in found.items()} == {
+        name: known(name, seen) for name, seen in expected.items()
+    }
 
 
 def test_the_kernel_finds_each_name_of_a_long_directory(tmp_path: Path) -> None:
@@ -272,3 +291,32 @@ def test_tarfile_reads_back_what_was_squashed(tmp_path: Path) -> None:
     seen = in_image(merged([buffer.getvalue()], tmp_path))
     seen.pop("")
     assert seen == in_tar(buffer.getvalue())
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "xz", "lz4", "lz4:12"])
+def test_apptainer_runs_images_in_every_compressor(
+    tmp_path: Path, apptainer: Apptainer, user: User, compression: str
+) -> None:
+    """As root, whose mounts are the kernel's, and as an ordinary user, whose are FUSE's."""
+    linked = subprocess.run(["ldd", "/bin/cat"], check=True, capture_output=True, text=True).stdout
+    libraries = re.findall(r"(/\S+) \(0x", linked)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", dereference=True) as tar:
+        for name in ("/bin/cat", *libraries):
+            tar.add(name, name.lstrip("/"))
+        for name in ("dev", "etc", "proc", "root", "sys", "tmp", "home", "var/tmp"):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(info)
+        info = tarfile.TarInfo("hello")
+        info.size = 500_006
+        tar.addfile(info, io.BytesIO(b"hello\n" + bytes(500_000)))
+    image = merged([buffer.getvalue()], tmp_path, Options.parse(compression))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        place = Path(folder) / "image.sqfs"
+        shutil.copyfile(image, place)
+        place.chmod(0o644)
+        command = [str(apptainer.path), "--silent", "exec", "--no-home", "--pwd", "/", str(place), "cat", "/hello"]
+        as_root = subprocess.run(command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert as_root.stdout == user.run(command).stdout == "hello\n" + "\0" * 500_000
