@@ -245,11 +245,14 @@ class _Rewriting:
             self._arguments(rest)
         elif keyword in ("COPY", "ADD", "RUN"):
             for word in rest:
-                if not word.text.startswith("--"):
+                # Other blanks than space and tab are none to us, and may be some to an engine.
+                bare = word.text.strip()
+                if bare and not bare.startswith("--"):
                     break
-                if re.search(r"[\\\"'\0]", word.text):
+                if re.search(r"[\\\"'\s\0]", word.text):
                     raise self._bad(
-                        f"has quotes or backslashes in {show(word.text)}, which is not supported", word.line
+                        f"has quotes or backslashes, or blanks that are no spaces, in {show(word.text)}",
+                        word.line,
                     )
                 self._flag(keyword, word)
 
@@ -290,6 +293,12 @@ class _Rewriting:
 
     def _flag(self, keyword: str, word: Word) -> None:
         name, equals, value = word.text.partition("=")
+        if keyword == "RUN" and name.lower() not in ("--mount", "--network"):
+            raise self._bad(f"has {show(word.text)}, which asks for more than a step may have", word.line)
+        if name.lower() == "--network" and value.lower() not in ("none", "default"):
+            raise self._bad(
+                f"has {show(word.text)}: its network is the site's choice", word.line, "write none or default"
+            )
         wanted = {"RUN": "--mount", "COPY": "--from", "ADD": "--from"}[keyword]
         if not equals or name.lower() != wanted:
             return
@@ -301,7 +310,10 @@ class _Rewriting:
         # Without an id its target is one.
         names = (options.get(key) for key in ("id", "target", "dst", "destination"))
         id_ = next((name for name in names if name), "")
-        if options.get("type", "bind").lower() == "cache" and (OURS in value.lower() or "$" in id_):
+        type_ = options.get("type", "bind").lower()
+        if "$" in type_:
+            raise self._bad("mounts something whose type is a variable, which is not supported", word.line)
+        if type_ == "cache" and (OURS in value.lower() or "$" in id_):
             raise self._bad("mounts a cache that is not its own", word.line, "give it a plain id of its own")
         for part in value.split(","):
             key, _, text = part.partition("=")

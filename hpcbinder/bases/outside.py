@@ -14,7 +14,9 @@ from hpcbinder.model import OutsideImage
 from hpcbinder.progress import Reporter
 from hpcbinder.registry import Platform, Registry, parse_reference
 
-_TAKES = re.compile(r"--(from|mount)\b", re.IGNORECASE)
+_TAKES = re.compile(r"--(from|mount)", re.IGNORECASE)
+_NO_LETTERS = re.compile(r"[\\`\"'\s]")
+"""What an engine leaves out of a flag: quotes, escapes, continued lines (BuildKit `parser/split_command.go`)."""
 
 
 def ensure_outside(
@@ -58,7 +60,7 @@ def _pull(image: OutsideImage, architecture: str, scratch: Path, registry: Regis
         # What an image has the one above it do would run in the build: it must not name images either (parse.py of the
         # buildpack sees to the Dockerfile itself).
         triggers = (config.get("config") or {}).get("OnBuild") or []
-        if bad := next((str(text) for text in triggers if _TAKES.search(str(text))), None):
+        if bad := next((str(text) for text in triggers if _TAKES.search(_NO_LETTERS.sub("", str(text)))), None):
             raise BuildError(
                 f"{image.name} has its users do `{bad[:80]}` (ONBUILD), which takes from other images",
                 where=image.image,

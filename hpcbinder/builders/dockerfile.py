@@ -58,7 +58,7 @@ def build_with_engine(
     tools_image = ensure_tools_image(engine, scratch)
     secrets = site_secrets(bases.site(plan.base), suite=plan.base.suite)
 
-    server_tag = f"localhost/hpcbinder/server:{server_fingerprint(plan, base.config.digest)[:16]}"
+    server_tag = f"localhost/hpcbinder/server:{server_fingerprint(plan, base.config.digest)[:32]}"
     environment = Environment.of(plan, server_tag)
 
     def run(tag: str, server_image: str | None, until: int | None) -> EngineImage:

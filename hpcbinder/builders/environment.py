@@ -36,7 +36,7 @@ class Environment:
             server: Names the server image.
         """
         points = environment_points(plan)
-        return cls(plan, {p: f"{_NAME}:{environment_fingerprint(plan, p, server)[:16]}" for p in points})
+        return cls(plan, {p: f"{_NAME}:{environment_fingerprint(plan, p, server)[:32]}" for p in points})
 
     def look(self, has: Callable[[str], bool]) -> None:
         """Find out what is there: the longest beginning, and what the steps after it stand on besides."""

@@ -292,6 +292,18 @@ class _Hydroshare(_Watched, Hydroshare):
 class _Ckan(_Watched, CKAN):
     version: str
 
+    def urlopen(self, url: str, **options: Any) -> Any:
+        """An answer in JSON. repo2docker takes a resource's id for a file's name where its address ends with /."""
+        response = self._request(url, **options)
+        answer = response.json()
+        result = answer.get("result") if isinstance(answer, dict) else None
+        resources = result.get("resources") if isinstance(result, dict) else None
+        for resource in resources if isinstance(resources, list) else ():
+            name = str(resource.get("id", "")) if isinstance(resource, dict) else ""
+            if name and ("/" in name or not _inside(name)):
+                raise FetchError(f"holds a file with a name that leads elsewhere: {one_line(name, 200)}")
+        return response
+
     def time(self) -> int:
         return int(self.version)
 

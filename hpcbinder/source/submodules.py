@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from hpcbinder.errors import FetchError, HpcbinderError
 from hpcbinder.source.location import Remote, host_of, parse_remote
@@ -151,6 +151,13 @@ def submodule_remote(parent: Remote, url: str, reach: Reach, *, proxied: bool = 
     if scheme == "file":
         if _scheme(parent.url) != "file":
             raise FetchError(f"{one_line(remote.url, 200)} is a folder of this machine")
+        if not _is_beside(remote.url, parent.url):
+            # Else any repository that the person can read would come into an image at a stranger's word; git asks for
+            # protocol.file.allow here (CVE-2022-39253).
+            raise FetchError(
+                f"{one_line(remote.url, 200)} is not in the folder that holds its parent",
+                hint="put the two side by side, or leave submodules out: --no-submodules",
+            )
     elif scheme in ("http", "git") and not reach.knows(host):
         raise FetchError(
             f"{one_line(remote.url, 200)} is not encrypted",
@@ -163,6 +170,13 @@ def submodule_remote(parent: Remote, url: str, reach: Reach, *, proxied: bool = 
     if remote.username is None and _origin(remote.url) == _origin(parent.url):
         remote = replace(remote, username=parent.username, password=parent.password)
     return remote
+
+
+def _is_beside(url: str, parent: str) -> bool:
+    """Both are folders of this machine, and the one lies in the folder that holds the other, links followed."""
+    path, other = (os.path.realpath(unquote(text.removeprefix("file://"))) for text in (url, parent))
+    folder = os.path.dirname(other)  # noqa: PTH120
+    return os.path.commonpath([path, folder]) == folder
 
 
 def _joined(base: str, relative: str) -> str:

@@ -124,6 +124,8 @@ PRIVATE = "localhost/hpcbinder/private:1"
         ("FROM a\nCOPY --from=0 / /\n", r":2: takes files from stage 0"),
         (f"FROM a\nCOPY --chown='a b' --from={PRIVATE} / /\n", r":2: has quotes or backslashes"),
         (f"FROM a\nCOPY --fr\\\nom={PRIVATE} / /\n", r":2: has quotes or backslashes"),
+        (f"FROM a\nCOPY \u00a0--from={PRIVATE} / /\n", r":2: has quotes or backslashes, or blanks that are no spaces"),
+        (f"FROM a\nRUN --network=none\u2003--mount=from={PRIVATE} ls\n", r":2: has quotes or backslashes, or blanks"),
         (f"FROM a\nCO\\\nPY --from={PRIVATE} / /\n", r":2: has CO.*, which is no instruction"),
         ("FROM a\\\nb\n", r":1: has a FROM that is not understood"),
         (f'FROM a\nRUN --mount=type=bind,"from={PRIVATE}" ls\n', r":2: has quotes or backslashes"),
@@ -142,6 +144,10 @@ PRIVATE = "localhost/hpcbinder/private:1"
         ("FROM a\nRUN --mount=type=cache,target=hpcbinder-uv ls\n", r":2: mounts a cache that is not its own"),
         ("FROM a\nRUN --mount=type=Cache,target=./HPCBINDER-uv ls\n", r":2: mounts a cache that is not its own"),
         ("FROM a\nRUN --mount=type=cache,target=$X ls\n", r":2: mounts a cache that is not its own"),
+        ("FROM a\nRUN --network=host ls\n", r":2: has --network=host: its network is the site's choice"),
+        ("FROM a\nRUN --security=insecure ls\n", r":2: has --security=insecure, which asks for more"),
+        ("FROM a\nRUN --device=vendor.com/gpu ls\n", r":2: has --device=vendor.com/gpu, which asks for more"),
+        ("FROM a\nARG T=cache\nRUN --mount=type=$T,id=hpcbinder-uv ls\n", r":3: mounts something whose type"),
     ],
 )
 def test_what_is_not_understood_is_refused(text: str, message: str) -> None:

@@ -234,6 +234,21 @@ def test_ckan_is_asked_where_the_configuration_says_that_it_is(get: Get, web: Ar
         get("https://git.example.org/dataset/sample-dataset-1")
 
 
+@pytest.mark.parametrize("id_", ["../../owned", "/owned", ".."])
+def test_what_ckan_calls_a_file_leads_nowhere_else(get: Get, web: Archives, workdir: Path, id_: str) -> None:
+    """repo2docker takes the id for a name where an address has none."""
+    api = "https://demo.ckan.org/api/3/action"
+    web.add(f"{api}/status_show", data({"success": True}))
+    resources = [{"id": id_, "url": "https://files.example.org/x/"}]
+    package = {"result": {"metadata_modified": "2024-02-27T14:15:54.573058", "resources": resources}}
+    web.add(f"{api}/package_show?id=sample-dataset-1", data(package))
+    web.add("https://files.example.org/x/", b"x")
+    with pytest.raises(FetchError, match="a name that leads elsewhere"):
+        get("https://demo.ckan.org/dataset/sample-dataset-1")
+    assert not Path("/owned").exists()
+    assert not list(workdir.parent.rglob("owned"))
+
+
 DIRECTORY = "0a4b2dbd9c9b8a1e1b3b1ad2a8a8c1b8c1b3c1d2"
 REVISION = "94dca98c006b80309704c717b5d83dff3c1fa3a0"
 

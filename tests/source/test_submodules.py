@@ -179,7 +179,7 @@ BASE = Remote("https://git.example.org/group/sub/repo.git", "repo", "ann", "gehe
         ("git@git.example.org:/srv/repo", "../lib", "git@git.example.org:/srv/lib"),
         ("ssh://git@git.example.org:2222/group/repo", "../lib", "ssh://git@git.example.org:2222/group/lib"),
         ("file:///srv/a/repo", "../lib", "file:///srv/a/lib"),
-        ("file:///srv/a/repo", "/srv/lib", "file:///srv/lib"),
+        ("file:///srv/a/repo", "/srv/a/lib", "file:///srv/a/lib"),
         (BASE.url, "https://github.com/org/lib", "https://github.com/org/lib"),
         (BASE.url, "git@github.com:org/lib.git", "git@github.com:org/lib.git"),
         (BASE.url, "http://git.example.org/lib", "http://git.example.org/lib"),
@@ -188,6 +188,17 @@ BASE = Remote("https://git.example.org/group/sub/repo.git", "repo", "ann", "gehe
 def test_where_a_submodule_is(parent: str, url: str, expected: str) -> None:
     reach = Reach({"git.example.org"})
     assert submodule_remote(Remote(parent, "repo"), url, reach, proxied=True).url == expected
+
+
+def test_a_local_repository_names_none_but_those_beside_it(tmp_path: Path) -> None:
+    """Else a stranger's `.gitmodules` would bring any repository of the person's into an image (CVE-2022-39253)."""
+    for name in ("strangers/repo", "private"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "strangers" / "link").symlink_to(tmp_path / "private")
+    parent = Remote(f"file://{tmp_path}/strangers/repo", "repo")
+    for url in (f"file://{tmp_path}/private", f"{tmp_path}/private", "../../private", "../link"):
+        with pytest.raises(FetchError, match="is not in the folder that holds its parent"):
+            submodule_remote(parent, url, Reach(set()))
 
 
 def test_a_login_is_only_for_the_host_it_was_given_for() -> None:
