@@ -3,6 +3,7 @@ settings."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from hpcbinder.config import SiteConfig
 from hpcbinder.errors import BuildError, FetchError
@@ -91,11 +93,13 @@ class Uv:
                 ("excluded", excluded),
             ):
                 (folder / file).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            (folder / "uv.toml").write_text(self.settings(), encoding="utf-8")
             if preferences:
                 output.write_text(_preferences(preferences), encoding="utf-8")
             argv = [
                 _program(),
-                *("pip", "compile", "--no-config", "--no-sources", "--no-progress", "--color=never"),
+                *("pip", "compile", f"--config-file={folder / 'uv.toml'}"),
+                *("--no-sources", "--no-progress", "--color=never"),
                 *("--only-binary=:all:", "--generate-hashes", "--format=pylock.toml", f"--output-file={output}"),
                 # The interpreter only has to be there: it is the version and the platform that count.
                 *(f"--python={sys.executable}", "--no-python-downloads", "--keyring-provider=disabled"),
@@ -143,7 +147,6 @@ class Uv:
             "TMPDIR": str(home),
             "PATH": str(home),
             "LC_ALL": "C.UTF-8",
-            "UV_DEFAULT_INDEX": site.pip_index_url or DEFAULT_INDEX,
             "UV_HTTP_RETRIES": "2",
             "UV_PYTHON_DOWNLOADS": "never",
         }
@@ -152,7 +155,22 @@ class Uv:
                 values |= {name: value, name.upper(): value}
         if site.ca_certificates is not None:
             values["SSL_CERT_FILE"] = str(site.ca_certificates)
+        login = urlsplit(site.pip_index_url or DEFAULT_INDEX)
+        for what, text in (("USERNAME", login.username), ("PASSWORD", login.password)):
+            if text is not None:
+                values[f"UV_INDEX_SITE_{what}"] = unquote(text)
         return values
+
+    def settings(self) -> str:
+        """All settings that count: uv reads no other file when it is given one. The index's login is not among them: a
+        variable leaves nothing on disk.
+
+        A file of an index never becomes another, which mirrors fail to say: so its metadata are asked for once, and not
+        once in every resolution.
+        """
+        url = json.dumps(self._index, ensure_ascii=False)
+        kept = 'cache-control = { files = "max-age=365000000, immutable" }'
+        return f'[[index]]\nname = "site"\nurl = {url}\ndefault = true\n{kept}\n'
 
     @property
     def _index(self) -> str:

@@ -243,6 +243,17 @@ def test_another_line_does_not_upgrade_the_others(package_index: PackageIndex, r
     assert pins(resolve("a", "c", source="https://git.example.org/another")) == ["a==2.0", "c==1.0"]
 
 
+def test_a_wheels_metadata_are_asked_for_once(package_index: PackageIndex, resolve: Resolve) -> None:
+    # The index does not say how long they may be kept, as mirrors fail to.
+    for name in "abc":
+        package_index.wheel(name)
+    resolve("a", "b")
+    package_index.requests.clear()
+    resolve("a", "b", "c")
+    asked = {path for path in package_index.requests if path.startswith("/files/")}
+    assert asked == {"/files/c-1.0-py3-none-any.whl.metadata"}
+
+
 def test_layers_stand_on_those_made_before(package_index: PackageIndex, resolve: Resolve) -> None:
     for name in "abcdef":
         package_index.wheel(name)
@@ -405,3 +416,4 @@ def test_credentials_reach_the_index_and_are_never_kept(
     kept = [path for folder in (store, tmp_path / "cache") for path in folder.rglob("*") if path.is_file()]
     assert kept
     assert not [path for path in kept if b"hunter2" in path.read_bytes()]
+    assert "hunter2" not in Uv(site, cache=None).settings()  # which lies in a temporary folder meanwhile
