@@ -33,7 +33,7 @@ RUN --mount=type=secret,id=hpcbinder-ca,target=/run/hpcbinder/site/ca.pem \
     --mount=type=secret,id=hpcbinder-env,target=/run/hpcbinder/site/env \
     if [ -r /run/hpcbinder/site/env ]; then . /run/hpcbinder/site/env; fi; \
     apt-get -qq update && apt-get -qq install -y --no-install-recommends \
-    buildah ca-certificates fuse-overlayfs git git-lfs mmdebstrap openssh-client python3 python3-venv uidmap && \
+    buildah ca-certificates fuse-overlayfs git mmdebstrap openssh-client python3 python3-venv uidmap && \
     rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 COPY --from=package /opt/hpcbinder-cli /opt/hpcbinder-cli
 # Images, layers, bases and locks are kept in the one volume, what buildah has built in the other. chroot: there is no

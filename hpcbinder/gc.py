@@ -103,7 +103,9 @@ def collect(wish: Wish, catalog: Catalog, config: Config, engine: Engine | None,
         left = [entry for entry in entries if entry.id not in gone]
         _store(wish, left, catalog, report, reporter)
         if alone and engine is not None:
-            _engine(wish, left, {*catalog.ids()} - gone, gone, engine, report, reporter)
+            # Kernels of other stores count here, too: Docker runs them by their tags.
+            pointed = pointing_kernels(entries, [kernels_folder(config)]).ids
+            _engine(wish, left, {*catalog.ids(), *pointed} - gone, gone, engine, report, reporter)
     return report
 
 

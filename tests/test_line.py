@@ -20,6 +20,7 @@ from rig import Apptainer, Charliecloud, Rig, User
 
 KEYS = {
     *("id", "source", "ref", "commit", "subdir", "buildpacks", "image", "formats", "kernels", "timings", "size"),
+    "pushed",
 }
 
 EXECUTE = """
@@ -40,6 +41,7 @@ def record(line: Line, id_: str) -> dict[str, Any]:
 
 def test_build_prints_one_object(line: Line, contract_image: dict[str, Any]) -> None:
     assert set(contract_image) == KEYS
+    assert contract_image["pushed"] is None
     assert contract_image["image"]["digest"].startswith("sha256:")
     assert set(contract_image["formats"]) == {"sif", "squashfs", "shifter"}
     assert all(Path(path).is_absolute() and Path(path).exists() for path in contract_image["formats"].values())

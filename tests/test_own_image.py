@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -97,6 +98,13 @@ def own(dockerd: Dockerd, line: Line, tmp_path_factory: pytest.TempPathFactory) 
     made.build(next(base for base in bases if ":bookworm-" in base), secrets)
     yield made
     made.docker("rmi", "--force", made.tag)
+
+
+def test_the_page_says_what_a_build_needs() -> None:
+    page = (ROOT / "docs/container.md").read_text().replace("\\\n", " ")
+    (command,) = re.findall(r"^docker run .*--cap-add.*$", page, re.MULTILINE)
+    options = re.findall(r"--(?:cap-add|security-opt) \S+", command)
+    assert [option.replace(" ", "=", 1) for option in options] == BUILDING
 
 
 @pytest.mark.heavy

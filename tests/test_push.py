@@ -81,5 +81,5 @@ def test_apptainer_pulls_and_runs_it_as_an_ordinary_user(
     apptainer: Apptainer, user: User, pushed: dict[str, str]
 ) -> None:
     sif = user.home / "contract.sif"
-    user.run([apptainer.path, "-q", "build", "--no-https", sif, f"docker://{pushed['reference']}"], timeout=900)
+    user.run([apptainer.path, "-q", "pull", "--no-https", sif, f"docker://{pushed['reference']}"], timeout=900)
     assert executed(user.run([apptainer.path, "-s", "exec", sif, *NOTEBOOK], network=False).stdout) == PRINTED

@@ -55,7 +55,7 @@ Exit codes:
   7  register
   8  catalog: no such image, or the store cannot be read or written
   9  run: no runtime here can run the image
-  10  registry: a push or a login failed
+  10  registry: a pull, a push or a login failed
   11  diff: the images differ
   130  interrupted
   141  nobody reads any more what is said (stderr was closed in the middle of the work)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from hpcbinder.cli.completion import complete_id_or_source, one_of
-from hpcbinder.cli.options import runtime_option, selection_options
+from hpcbinder.cli.options import lock_options, runtime_option, selection_options
 from hpcbinder.cli.session import Session
 from hpcbinder.errors import UsageError
 from hpcbinder.text import one_line
 
 if TYPE_CHECKING:
+    from hpcbinder.build import Request
     from hpcbinder.catalog import Catalog
     from hpcbinder.model import Entry
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @runtime_option
 @selection_options
+@lock_options
 @click.option(
     "--engine",
     metavar="NAME",
@@ -40,23 +42,45 @@ def run_command(
     ref: str | None,
     subdir: str | None,
     without: tuple[str, ...],
+    refresh: bool,
+    no_lock: bool,
+    locks: Path | None,
     engine: str | None,
     rebuild: bool,
 ) -> int:
     """Run CMD inside an image, or JupyterLab when there is none. Exits with the command's status.
 
     The image is one of the catalog, named by its ID (the start is enough), or made of SRC as `build` makes it: at once
-    if the catalog has it. No kernel is registered. With --ref, --subdir, --without or --rebuild it is a SRC, and so it
-    is if it has a / or a : in it; else an ID, or a folder of that name if no ID begins so.
+    if the catalog has it. No kernel is registered. With an option that says how to make it (--ref, --rebuild, …) it
+    is a SRC, and so it is if it has a / or a : in it; else an ID, or a folder of that name if no ID begins so.
     """
     from hpcbinder.runtime import execute, run_argv
 
     session.setting({"runtime.name": runtime, "build.engine": engine})
+    if command and command[0].startswith("-") and command[0] != "--":
+        raise UsageError(
+            f"{one_line(command[0], 100)} stands behind {one_line(what, 100)}, where the command begins",
+            hint="options of `hpcbinder run` go before it",
+        )
     words = command[1:] if command[:1] == ("--",) else command
-    source = bool(ref or subdir or without or rebuild)
+    left_out = session.flags.keys() & {"source.submodules", "source.lfs"}
+    source = bool(ref or subdir or without or rebuild or refresh or no_lock or locks or left_out)
     entry = None if source else _image(what, session.catalog)
     if entry is None:
-        entry = _built(session, what, ref, subdir, without, rebuild)
+        from hpcbinder.build import Request
+
+        request = Request(
+            source=what,
+            ref=ref,
+            subdir=subdir,
+            without=without,
+            rebuild=rebuild,
+            register=False,
+            refresh=refresh,
+            lock=not no_lock,
+            locks=locks,
+        )
+        entry = _built(session, request)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     argv = run_argv(entry, words or None, session.config.runtime, cwd=Path.cwd(), interactive=terminal)
     with session.catalog.running(entry):
@@ -83,11 +107,8 @@ def _image(word: str, catalog: Catalog) -> Entry | None:
     return catalog.get(word)
 
 
-def _built(
-    session: Session, source: str, ref: str | None, subdir: str | None, without: tuple[str, ...], rebuild: bool
-) -> Entry:
-    from hpcbinder.build import Request, build
+def _built(session: Session, request: Request) -> Entry:
+    from hpcbinder.build import build
 
-    request = Request(source=source, ref=ref, subdir=subdir, without=without, rebuild=rebuild, register=False)
     with session.reporter as reporter:
         return build(request, session.config, session.catalog, reporter)

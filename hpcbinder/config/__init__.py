@@ -44,5 +44,4 @@ __all__ = [
     "mirrors",
     "redact",
     "user_config",
-    "user_config",
 ]

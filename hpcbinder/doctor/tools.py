@@ -23,18 +23,12 @@ def hpcbinder(machine: Machine) -> Sequence[Finding]:
 
 
 def git(machine: Machine) -> Sequence[Finding]:
-    """git, and its extension for large files."""
+    """git. Its extension for large files is not needed: hpcbinder fetches those by itself."""
     program = machine.program("git")
     if program is None:
         return [Finding("tools", "git", Status.MISSING, "not on PATH", "to fetch repositories: apt install git")]
     version = machine.version(program, "--version") or "does not say its version"
-    findings = [Finding("tools", "git", Status.OK, f"{version}; {program}")]
-    if large := machine.program("git-lfs"):
-        findings.append(Finding("tools", "git-lfs", Status.OK, f"{machine.version(large, 'version') or ''}; {large}"))
-    else:
-        advice = "only wanted by repositories with files in Git LFS: apt install git-lfs"
-        findings.append(Finding("tools", "git-lfs", Status.MISSING, "not on PATH", advice))
-    return findings
+    return [Finding("tools", "git", Status.OK, f"{version}; {program}")]
 
 
 def uv(machine: Machine) -> Sequence[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -85,7 +86,8 @@ def _reason(error: Exception) -> str:
     inner: Any = error.args[0] if error.args else error
     inner = getattr(inner, "reason", None) or inner
     text = str(inner)
-    return one_line(redact(text.partition(": ")[2] if text.startswith("<") else text), 200)
+    # it begins with the connection it was, as the class of it that this is
+    return one_line(redact(re.sub(r"^(<.*?>|\w+\(.*?\)): ", "", text)), 200)
 
 
 class _Adapter(HTTPAdapter):

@@ -100,6 +100,9 @@ def test_run_takes_a_folder_for_a_source_and_an_id_for_an_image(store: Path, tmp
     assert hpcbinder(store, "run", "./chirp", "true").returncode == 5
     assert hpcbinder(store, "run", "--ref", "main", "nothing", "true").returncode in (2, 3)
     assert hpcbinder(store, "run", "nothing", "true").returncode == 8
+    # What says how to make an image is about a source, whatever is named like it.
+    for option in ("--no-lock", "--refresh", "--no-lfs"):
+        assert hpcbinder(store, "run", option, "chirp", "true").returncode == 5
 
 
 def test_register_names_the_kernels_of_this_time_only(store: Path, tmp_path: Path) -> None:

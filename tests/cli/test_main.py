@@ -72,6 +72,14 @@ def test_options_of_the_command_that_is_run_are_its_own(tmp_path: Path) -> None:
     assert done.stderr.startswith("hpcbinder: no image 'x'")
 
 
+def test_an_option_of_run_behind_the_image_is_not_taken_for_a_command(tmp_path: Path) -> None:
+    done = hpcbinder("--store", str(tmp_path), "run", "x", "--runtime", "docker", "--", "python")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "hpcbinder: --runtime stands behind x, where the command begins (options of `hpcbinder run` go before it)\n"
+    )
+
+
 @pytest.mark.parametrize("name", ["auto", "apptainer", "charliecloud", "shifter", "podman-hpc", "docker"])
 def test_every_runtime_of_the_help_can_be_asked_for(tmp_path: Path, name: str) -> None:
     assert name in re.sub(r"-\s+", "-", hpcbinder("run", "--help").stdout)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hpcbinder.catalog import Catalog
-from hpcbinder.config import Config
+from hpcbinder.config import Config, KernelsConfig
 from hpcbinder.engine import DockerEngine
 from hpcbinder.gc import Report, Wish, collect
 from hpcbinder.model import BaseRef, Entry
@@ -113,6 +113,21 @@ def test_tags(engine: DockerEngine, tmp_path: Path) -> None:
     removed = collect(Wish(images=True, age=0), catalog, Config(), Only(engine), Silent())
     assert json.dumps(removed.kept) == "{}"
     assert ours(engine) == set()
+
+
+def test_the_tag_of_an_image_of_another_store_stays_while_a_kernel_points_at_it(
+    engine: DockerEngine, tmp_path: Path
+) -> None:
+    load(engine, tmp_path, "elsewhere", "base", "content")
+    kernel = tmp_path / "prefix/share/jupyter/kernels/elsewhere"
+    kernel.mkdir(parents=True)
+    launch = {"image": {"id": f"{UNIQUE}-elsewhere-0123456789ab", "location": tag("elsewhere")}}
+    (kernel / "launch.json").write_text(json.dumps(launch))
+    config = Config(kernels=KernelsConfig(prefix=tmp_path / "prefix"))
+    assert tags(collect(Wish(age=0), Catalog(tmp_path / "store"), config, Only(engine), Silent())) == set()
+    assert ours(engine) == {tag("elsewhere")}
+    (kernel / "launch.json").unlink()
+    assert tags(collect(Wish(age=0), Catalog(tmp_path / "store"), config, Only(engine), Silent())) == {tag("elsewhere")}
 
 
 class Only(DockerEngine):

@@ -119,3 +119,14 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(requests.exceptions.Timeout) as caught:
             session(None, Reach({"127.0.0.1"})).get(url)
     assert str(explained(caught.value)) == f"{url}: the server says nothing (try again later)"
+
+
+def test_why_a_server_cannot_be_reached_is_said_without_our_own_inside() -> None:
+    from hpcbinder.source.web import explained
+
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"nothing.invalid:{port}"):
+        with pytest.raises(requests.exceptions.ConnectionError) as caught:
+            session(None, Reach({"127.0.0.1", "nothing.invalid"}, plain=True)).get(f"http://{address}/x")
+        assert str(explained(caught.value)).startswith(f"http://{address}/x: cannot reach the server: Failed to ")
