@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -97,7 +98,7 @@ class ContainersImage:
                 yield from DockerArchive(archive).layers(missing)
 
 
-class ContainersEngine:
+class ContainersEngine(ABC):
     """podman or buildah; implements `Engine`. Nothing is asked of it before the first call.
 
     As an ordinary user it works in a user namespace, with `--isolation chroot` unless told otherwise: that needs
@@ -130,36 +131,37 @@ class ContainersEngine:
 
     # What each tool does in its own way.
 
+    @abstractmethod
     def _info(self) -> tuple[Path, str, bool]:
         """graphRoot, driver, whether it is rootless."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _inspect(self, ref: str) -> tuple[str, dict[str, Any]] | None:
         """Id and OCI configuration of an image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _load(self, archive: Path) -> None:
-        raise NotImplementedError
+        """Take in a docker-archive."""
 
+    @abstractmethod
     def _images(self) -> list[tuple[str, list[str], int, float]]:
         """Id, names, bytes and Unix time (s) of every image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _left_over(self) -> list[tuple[str, str, str]]:
         """Id, name and image's id of the containers that builds left."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _take_away(self, containers: Sequence[str]) -> None:
         """Remove containers by their ids."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(self, ref: str, archive: Path) -> None:
         """Write an image as an OCI archive.
 
         Raises:
             BuildError: It cannot.
         """
-        raise NotImplementedError
 
     # What both do alike.
 
