@@ -17,6 +17,14 @@ _GRACE = 15.0
 """Seconds a tool gets to clean up behind itself before it is killed."""
 
 
+def usable_cores() -> int:
+    """How many cores this process may use: its share of the machine where the system tells, else all there are."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
+
+
 def start(
     argv: Sequence[str],
     *,

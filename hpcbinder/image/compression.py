@@ -24,15 +24,24 @@ def uncompressed(raw: io.RawIOBase, where: str) -> BinaryIO:
     stream = io.BufferedReader(raw, _BUFFER)
     head = stream.peek(4)[:4]
     if head[:2] == b"\x1f\x8b":
-        import gzip
-
-        return io.BufferedReader(_Decompressor(gzip.GzipFile(fileobj=stream, mode="rb"), where), _BUFFER)
+        return io.BufferedReader(_Decompressor(_gzip_file(stream), where), _BUFFER)
     if head == b"\x28\xb5\x2f\xfd":
         import zstandard
 
         reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
         return io.BufferedReader(_Decompressor(reader, where), _BUFFER)
     return stream
+
+
+def _gzip_file(stream: BinaryIO) -> Any:
+    """A reader of gzip: ISA-L's where it is installed, which takes 40 % of zlib's time, and zlib's where not."""
+    try:
+        from isal import igzip
+    except ImportError:
+        import gzip
+
+        return gzip.GzipFile(fileobj=stream, mode="rb")
+    return igzip.IGzipFile(fileobj=stream, mode="rb")  # type: ignore[no-untyped-call]
 
 
 class _Decompressor(io.RawIOBase):

@@ -155,6 +155,31 @@ class Archive:
         position = self._directory_table.position(where >> 16, where & 0xFFFF)
         return list(directories.parse(self._directory_table.data, position, length))
 
+    def folders(self) -> Iterator[tuple[bytes, list[bytes], list[bytes]]]:
+        """Every directory's path, and the names in it of directories and of all else. Who takes a name out of the first
+        list is not led there.
+
+        Raises:
+            ConvertError: The image is damaged.
+        """
+        room = len(self._directory_table.data)
+        known: set[int] = set()
+        stack = [(b"", self.superblock.root)]
+        while stack:
+            path, reference = stack.pop()
+            directory, _ = self.inode(reference)
+            if not isinstance(directory, Directory) or reference in known:
+                raise ConvertError("damaged squashfs image: a listing and its inodes differ", where=self.path)
+            known.add(reference)
+            room -= directory.listing[1]
+            if room < 0 or len(known) > MAX_INODES:
+                raise ConvertError("damaged squashfs image: its tables overlap or are too long", where=self.path)
+            listing = self.listing(directory)
+            below = {name: where for name, where, kind in listing if kind == tree.DIRECTORY}
+            inside = list(below)
+            yield path, inside, [name for name, _, kind in listing if kind != tree.DIRECTORY]
+            stack += [(path + b"/" + name if path else name, below[name]) for name in reversed(inside)]
+
     def load(self, layer: int = 0) -> Directory:
         """Read the whole tree.
 
@@ -171,6 +196,7 @@ class Archive:
         inode_room, listing_room = len(self._inode_table.data), len(self._directory_table.data)
         known: dict[int, Inode] = {root.reference: root}
         stack = [root]
+        parse, place = self._inodes.parse, self._inode_table.position
         while stack:
             directory = stack.pop()
             entries = directory.entries
@@ -179,13 +205,15 @@ class Archive:
             for name, reference, kind in listing:
                 inode = known.get(reference)
                 if inode is None:
-                    inode, length = self.inode(reference)
-                    inode_room -= length
+                    begin = place(reference >> 16, reference & 0xFFFF)
+                    inode, end = parse(begin)
+                    inode_room -= end - begin
+                    inode.reference = reference
                     known[reference] = inode
-                    if isinstance(inode, Directory):
-                        stack.append(inode)
-                    elif isinstance(inode, File):
+                    if kind == tree.FILE and isinstance(inode, File):
                         inode.data.layer = layer
+                    elif isinstance(inode, Directory):
+                        stack.append(inode)
                 elif isinstance(inode, Directory):
                     raise ConvertError("damaged squashfs image: a directory has two names", where=self.path)
                 if inode.type != kind or name in entries:

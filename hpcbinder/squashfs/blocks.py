@@ -7,6 +7,8 @@ shorter. A block of zeros is a hole. Files with the same bytes are stored once.
 from __future__ import annotations
 
 import hashlib
+import os
+import zlib
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -22,15 +24,20 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 _EMPTY = Data()
+_AHEAD = 16 << 20
+"""Bytes of blocks on their way."""
+_BATCH = 512 << 10
+"""Bytes that a thread packs in one go: to hand a block from thread to thread costs as much as to pack some of it."""
+_CHUNK = 1 << 20
 
 
 class DataWriter:
     """Writes the data part of an image; a context manager that ends its threads.
 
-    Memory is bounded by a queue of blocks on their way: eight per job.
+    Memory is bounded by a queue of blocks on their way: 16 MiB, or two batches of 512 KiB for each job if that is more.
 
     Args:
-        file: Descriptor of the file to write.
+        file: Descriptor of the file, open for reading and writing.
         position: Where the data begin.
         block_size: Bytes per block.
         compressor: What packs them.
@@ -45,22 +52,33 @@ class DataWriter:
         self._block_size = block_size
         self._compressor = compressor
         self._zeros = bytes(block_size)
-        self._tail = bytearray()
+        self._tail: list[bytes] = []
+        self._tail_size = 0
+        self._tails: dict[bytes, Data] = {}
         self._fragments: list[tuple[int, int]] = []
         self._fragment = 0
-        self._known: dict[bytes, Data] = {}
         self._words = 0
-        self._limit = 8 * jobs
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="squashfs")
-        # Blocks in the order of the output: where they belong (None: a fragment) and the packed block to come.
-        self._waiting: deque[tuple[Data | None, int, Future[tuple[bytes | bytearray, int]]]] = deque()
+        self._batch_size = max(1, _BATCH // block_size)
+        self._limit = max(2 * jobs, _AHEAD // (self._batch_size * block_size))
+        # In the order of the output: where blocks belong (a file and the number of its word; None: a fragment), and the
+        # packed blocks to come.
+        self._places: list[tuple[Data | None, int]] = []
+        self._batch: list[bytes] = []
+        self._waiting: deque[tuple[list[tuple[Data | None, int]], Future[list[tuple[bytes | bytearray, int, int]]]]]
+        self._waiting = deque()
+        # The file whose blocks were written last, and what its packed blocks add up to.
+        self._file_data: Data | None = None
+        self._file_sum = 0
+        self._files: dict[tuple[int, int], Data] = {}
 
-    def add(self, size: int, read: Callable[[int], bytes]) -> Data:
+    def add(self, size: int, read: Callable[[int], bytes], pass_hole: Callable[[int], int] = lambda unit: 0) -> Data:
         """Take one file's content.
 
         Args:
             size: Its bytes.
             read: Gives exactly the next n bytes of it.
+            pass_hole: Goes over as many whole units of n bytes as are a hole from here on; says how many.
 
         Returns:
             Where it is; complete once `finish` has returned.
@@ -70,76 +88,107 @@ class DataWriter:
         """
         if not size:
             return _EMPTY
-        return self._add_tail(read(size)) if size < self._block_size else self._add_blocks(size, read)
+        return self._add_tail(read(size)) if size < self._block_size else self._add_blocks(size, read, pass_hole)
 
     def _add_tail(self, content: bytes) -> Data:
-        key = _key(len(content), hashlib.sha256(content))
-        known = self._known.get(key)
+        key = hashlib.sha256(content).digest()
+        known = self._tails.get(key)
         if known is not None:
             return known
-        if len(self._tail) + len(content) > self._block_size:
+        if self._tail_size + len(content) > self._block_size:
             self._flush_tail()
-        data = self._known[key] = Data(fragment=self._fragment, offset=len(self._tail))
-        self._tail += content
+        data = self._tails[key] = Data(fragment=self._fragment, offset=self._tail_size)
+        self._tail.append(content)
+        self._tail_size += len(content)
         return data
 
     def _flush_tail(self) -> None:
         if self._tail:
-            self._submit(None, self._fragment, bytes(self._tail))
+            self._put(None, self._fragment, b"".join(self._tail))
             self._tail.clear()
+            self._tail_size = 0
             self._fragment += 1
 
-    def _add_blocks(self, size: int, read: Callable[[int], bytes]) -> Data:
+    def _add_blocks(self, size: int, read: Callable[[int], bytes], pass_hole: Callable[[int], int]) -> Data:
         count = -(-size // self._block_size)
         self._words += count
         if self._words > MAX_WORDS:
             raise ConvertError(f"the layer's files have more than {MAX_WORDS} blocks of {self._block_size} bytes")
         data = Data(words=bytearray(4 * count))
-        digest = hashlib.sha256()
-        for index in range(count):
+        index = 0
+        while index < count:
+            # A tar of a kilobyte may say that it holds terabytes: engines do, of a sparse /var/log/lastlog.
+            holes = pass_hole(self._block_size)
+            if holes:
+                data.sparse += holes * self._block_size
+                index += holes
+                continue
             block = read(min(self._block_size, size - index * self._block_size))
-            # Marked, so that a hole can be told from a block without hashing its zeros.
             if block == self._zeros[: len(block)]:
                 data.sparse += len(block)
-                digest.update(b"hole")
             else:
-                digest.update(b"data")
-                digest.update(block)
-                self._submit(data, index, block)
-        known = self._known.setdefault(_key(size, digest), data)
-        if known is not data:
-            self._take_back(data)
-        return known
+                self._put(data, index, block)
+            index += 1
+        return data
 
-    def _take_back(self, data: Data) -> None:
-        # Its blocks are the last ones: those in the queue are left out, those written are written over.
-        while self._waiting and self._waiting[-1][0] is data:
-            self._waiting.pop()[2].cancel()
-        if data.start:
-            self._position = data.start
+    def _put(self, data: Data | None, index: int, block: bytes) -> None:
+        self._places.append((data, index))
+        self._batch.append(block)
+        if len(self._batch) == self._batch_size:
+            self._send()
 
-    def _submit(self, data: Data | None, index: int, block: bytes) -> None:
+    def _send(self) -> None:
         while len(self._waiting) >= self._limit:
             self._write_next()
-        self._waiting.append((data, index, self._pool.submit(self._pack, block)))
+        self._waiting.append((self._places, self._pool.submit(self._pack, self._batch)))
+        self._places, self._batch = [], []
 
-    def _pack(self, block: bytes) -> tuple[bytes | bytearray, int]:
-        packed = self._compressor.compress(block)
-        if len(packed) < len(block):
-            return packed, len(packed)
-        return block, len(block) | tree.STORED_RAW
+    def _pack(self, batch: list[bytes]) -> list[tuple[bytes | bytearray, int, int]]:
+        """Packed blocks, their size words and checksums."""
+        done: list[tuple[bytes | bytearray, int, int]] = []
+        for block in batch:
+            packed = self._compressor.compress(block)
+            if len(packed) < len(block):
+                done.append((packed, len(packed), zlib.crc32(packed)))
+            else:
+                done.append((block, len(block) | tree.STORED_RAW, zlib.crc32(block)))
+        return done
 
     def _write_next(self) -> None:
-        data, index, future = self._waiting.popleft()
-        packed, word = future.result()
+        places, future = self._waiting.popleft()
+        for (data, index), (packed, word, checksum) in zip(places, future.result(), strict=True):
+            if data is not self._file_data:
+                self._end_file()
+            if data is None:
+                self._fragments.append((self._position, word))
+            else:
+                if self._file_data is None:
+                    self._file_data, self._file_sum, data.start = data, 0, self._position
+                self._file_sum = zlib.crc32(checksum.to_bytes(4, "little"), self._file_sum)
+                data.words[4 * index : 4 * index + 4] = word.to_bytes(4, "little")  # type: ignore[index]
+            write_at(self._file, packed, self._position)
+            self._position += len(packed)
+
+    def _end_file(self) -> None:
+        """If the file that was written last is another's twin, take it back: what follows is written over it."""
+        data, self._file_data = self._file_data, None
         if data is None:
-            self._fragments.append((self._position, word))
-        else:
-            if not data.start:
-                data.start = self._position
-            data.words[4 * index : 4 * index + 4] = word.to_bytes(4, "little")  # type: ignore[index]
-        write_at(self._file, packed, self._position)
-        self._position += len(packed)
+            return
+        known = self._files.setdefault((hash(bytes(data.words)), self._file_sum), data)
+        # Packed in the same way, so that the same content is the same stored bytes. Unequal files whose checksums agree
+        # are made on purpose, and then not shared.
+        if known is not data and known.words == data.words and self._stored_alike(known.start, data.start):
+            self._position, data.start = data.start, known.start
+
+    def _stored_alike(self, one: int, other: int) -> bool:
+        end = self._position
+        while other < end:
+            count = min(_CHUNK, end - other)
+            if os.pread(self._file, count, one) != os.pread(self._file, count, other):
+                return False
+            one += count
+            other += count
+        return True
 
     def finish(self) -> tuple[list[tuple[int, int]], int]:
         """Write all that is still on its way.
@@ -148,8 +197,10 @@ class DataWriter:
             (start, size word) of each fragment block, and where the data end.
         """
         self._flush_tail()
+        self._send()
         while self._waiting:
             self._write_next()
+        self._end_file()
         return self._fragments, self._position
 
     def __enter__(self) -> DataWriter:
@@ -157,7 +208,3 @@ class DataWriter:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _key(size: int, digest: hashlib._Hash) -> bytes:
-    return size.to_bytes(8, "little") + digest.digest()

@@ -93,20 +93,21 @@ class Checker:
             attributes.get(number)
 
     def _data(self, files: list[tuple[bytes, File]]) -> None:
+        block_size = self._archive.superblock.block_size
         # Start -> size word, bytes it must unpack to (of a fragment: at least), and whose it is.
         blocks: dict[int, tuple[int, int, bytes | int]] = {}
         tails: dict[int, int] = {}
         for path, file in files:
             data = file.data
-            start, left = data.start, file.size
-            for word in data.sizes() if data.words else ():
-                length = min(left, self._archive.superblock.block_size)
+            start = data.start
+            for number, word in enumerate(data.sizes() if data.words else ()):
                 if word & tree.STORED_SIZE:
+                    length = min(file.size - number * block_size, block_size)
                     if blocks.setdefault(start, (word, length, path))[:2] != (word, length):
                         self._found(f"{_shown(path)}: a block is stored inside another one")
                     start += word & tree.STORED_SIZE
-                left -= length
-            if left:
+            left = file.size - len(data.words) // 4 * block_size
+            if left > 0:
                 tails[data.fragment] = max(tails.get(data.fragment, 0), data.offset + left)
         for index in range(self._archive.superblock.fragment_count):
             start, word = self._archive.fragment(index)

@@ -41,12 +41,13 @@ def write(
     count = block = base = room = 0
     indexed_up_to = out.block
     for name, inode in entries:
-        number, where = inode.number, inode.reference >> 16
+        number, reference = inode.number, inode.reference
+        delta, where = number - base, reference >> 16
         if (
-            not count
+            where != block
+            or not count
             or count == _RUN
-            or where != block
-            or not -32768 <= number - base <= 32767
+            or not -32768 <= delta <= 32767
             or (indexed and len(run) >= room)
         ):
             if count:
@@ -55,10 +56,10 @@ def write(
             if indexed and out.block != indexed_up_to:
                 index.append((length, out.block, name))
                 indexed_up_to = out.block
-            count, block, base = 0, where, number
+            count, block, base, delta = 0, where, number, 0
             room = BLOCK - out.offset - _HEADER.size
             run.clear()
-        run += _ENTRY.pack(inode.reference & 0xFFFF, number - base, inode.type, len(name) - 1)
+        run += _ENTRY.pack(reference & 0xFFFF, delta, inode.type, len(name) - 1)
         run += name
         count += 1
     if count:

@@ -12,7 +12,7 @@ from hpcbinder.squashfs.metadata import BLOCK, MetadataWriter, raw_block
 from hpcbinder.squashfs.output import write_at
 from hpcbinder.squashfs.superblock import Superblock
 from hpcbinder.squashfs.tree import Directory, File, Inode
-from hpcbinder.squashfs.xattrs import XattrWriter
+from hpcbinder.squashfs.xattrs import NO_XATTRS, XattrWriter
 
 _MAX_IDS = (1 << 16) - 1
 
@@ -164,12 +164,17 @@ def _write_inodes(
     inode_table, directory_table = MetadataWriter(compressor), MetadataWriter(compressor)
     ids: dict[int, int] = {}
     for inode in order:
-        uid = ids.setdefault(inode.uid, len(ids))
-        gid = ids.setdefault(inode.gid, len(ids))
+        uid = ids.get(inode.uid)
+        if uid is None:
+            uid = ids[inode.uid] = len(ids)
+        gid = ids.get(inode.gid)
+        if gid is None:
+            gid = ids[inode.gid] = len(ids)
         if len(ids) > _MAX_IDS:
             raise ConvertError(f"more than {_MAX_IDS} different owners and groups, which is all squashfs can hold")
-        held = isinstance(inode, (Directory, File)) and inode.xattrs
-        number = attributes.number(xattrs.kept(inode.xattrs) if held else ())
+        number = NO_XATTRS
+        if inode.xattrs and isinstance(inode, (Directory, File)):
+            number = attributes.number(xattrs.kept(inode.xattrs))
         if isinstance(inode, Directory):
             long = sum(map(len, inode.entries)) + 9 * len(inode.entries) > BLOCK
             block, offset = directory_table.block, directory_table.offset
@@ -179,6 +184,5 @@ def _write_inodes(
             record = inodes.pack_directory(inode, uid, gid, block, offset, length, index, number)
         else:
             record = inodes.pack(inode, uid, gid, number)
-        inode.reference = inode_table.block << 16 | inode_table.offset
-        inode_table.write(record)
+        inode.reference = inode_table.write(record)
     return inode_table.finish(), directory_table.finish(), ids

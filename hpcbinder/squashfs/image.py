@@ -182,6 +182,15 @@ class Image:
             for below, inode in tree.walk(top):
                 yield os.fsdecode(below), _node(inode)
 
+    def folders(self) -> Iterator[tuple[str, list[str], list[str]]]:
+        """Every directory, the names of the directories in it and of all else in it, as `os.walk` has them: names that
+        are taken out of the first list are not gone into. Much faster than `walk`, since files' inodes are not read.
+        """
+        for path, folders, others in self._archive.folders():
+            inside = [os.fsdecode(name) for name in folders]
+            yield os.fsdecode(path), inside, [os.fsdecode(name) for name in others]
+            folders[:] = map(os.fsencode, inside)
+
     def locate(self, path: str, *, last: bool = True) -> str | None:
         """The path without symbolic links in the middle, and none at the end, that leads to the same; None if nothing
         is there.

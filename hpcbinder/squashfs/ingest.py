@@ -12,6 +12,11 @@ from hpcbinder.squashfs.tree import Data, Directory, File, Inode, Special, Symli
 from hpcbinder.squashfs.xattrs import kept
 
 _MAX_LINKS = 40
+_ODD = frozenset((b"", b".", b".."))
+_NEAR = 1024
+"""Folders that are kept at hand, and bytes that their names have at most."""
+_MAX_DETOUR = 1 << 22
+"""Names that all symbolic links on the members' ways may lead through."""
 _SPECIAL = {tar.CHARACTER: tree.CHARACTER_DEVICE, tar.BLOCK: tree.BLOCK_DEVICE, tar.FIFO: tree.FIFO}
 
 
@@ -40,8 +45,11 @@ class TreeBuilder:
     def __init__(self) -> None:
         self.root = new_directory()
         self._implied = {self.root}
+        # Where folders are, by their names in the tar up to the last slash: most members lie next to the one before.
+        self._folders: dict[bytes, Directory] = {}
         self._links = False
         self._count = 0
+        self._detour = 0
 
     def add(self, member: Member, data: Data) -> None:
         """Put a member where its name says.
@@ -59,27 +67,38 @@ class TreeBuilder:
         self._count += 1
         if self._count > MAX_INODES:
             raise ConvertError(f"the layer has more than {MAX_INODES} members")
-        parts = _split(member.name)
         if max(member.uid, member.gid) >> 32:
             raise ConvertError("its owner is no 32-bit number")
         who = (member.mode, member.uid, member.gid, min(max(member.mtime, 0), 0xFFFFFFFF))
-        if not parts:
-            if member.kind != tar.DIRECTORY:
-                raise ConvertError("the root can only be a directory")
-            _describe(self.root, who, member)
-            self._implied.discard(self.root)
-            return
-        parent = self._parent(parts[:-1])
-        name = parts[-1]
+        name = member.name[member.name.rfind(b"/") + 1 :]
+        folder = member.name[: len(member.name) - len(name)]
+        parent = self._folders.get(folder)
+        if parent is None or name in _ODD or b"\0" in name or len(name) > MAX_NAME:
+            parts = _split(member.name)
+            if not parts:
+                if member.kind != tar.DIRECTORY:
+                    raise ConvertError("the root can only be a directory")
+                _describe(self.root, who, member)
+                self._implied.discard(self.root)
+                return
+            parent = self._parent(parts[:-1])
+            if parts[-1] == name and len(folder) <= _NEAR:
+                if len(self._folders) >= _NEAR:
+                    self._folders.clear()
+                self._folders[folder] = parent
+            name = parts[-1]
         if name in notes.NAMES:
             raise ConvertError("the name is reserved")
         there = parent.entries.get(name)
+        if there is not None and member.kind != tar.DIRECTORY or isinstance(there, Symlink):
+            # What led through it may lead elsewhere from now on.
+            self._folders.clear()
         if member.kind == tar.DIRECTORY:
             if not isinstance(there, Directory):
                 there = parent.entries[name] = new_directory()
             _describe(there, who, member)
             self._implied.discard(there)
-        elif member.kind == tar.LINK:
+        elif member.kind == tar.LINK and not name.startswith(b".wh."):
             target = b"/".join(_split(member.link.lstrip(b"/")))
             found = self._find(target)
             if isinstance(found, Directory) or not target:
@@ -109,7 +128,11 @@ class TreeBuilder:
                     raise ConvertError("its path has too many symbolic links")
                 if below.target.startswith(b"/"):
                     here, above = self.root, [self.root]
-                waiting += [part for part in below.target.split(b"/")[::-1] if part not in (b"", b".")]
+                target = [part for part in below.target.split(b"/")[::-1] if part not in (b"", b".")]
+                self._detour += len(target)
+                if self._detour > _MAX_DETOUR:
+                    raise ConvertError("the layer's members lie behind too many symbolic links")
+                waiting += target
                 if any(len(part) > MAX_NAME for part in waiting) or len(waiting) > tree.MAX_PATH:
                     raise ConvertError("its path has a name that is too long")
                 continue
@@ -138,30 +161,32 @@ class TreeBuilder:
         Raises:
             ConvertError: A hard link leads to a directory.
         """
-        unresolved = self._resolve_links() if self._links else {}
-        for path in unresolved:
+        elsewhere = self._resolve_links() if self._links else []
+        for path, _ in elsewhere:
             del self._directory_of(path).entries[path.rpartition(b"/")[2]]
         mark = File(0o644, 0, 0, 0, 0, Data())
         for directory in self._implied:
             directory.entries[notes.IMPLIED] = mark
-        return [(path, _last(path, unresolved)) for path in unresolved]
+        return elsewhere
 
-    def _resolve_links(self) -> dict[bytes, bytes]:
-        waiting = [(path, inode) for path, inode in tree.walk(self.root) if isinstance(inode, _Link)]
-        while waiting:
-            unresolved = []
-            for path, link in waiting:
-                found = self._find(link.target)
-                if isinstance(found, Directory):
-                    raise ConvertError(f"tar member {tar.quoted(path)}: a hard link to a directory")
-                if found is None:
-                    unresolved.append((path, link))
-                else:
-                    self._directory_of(path).entries[path.rpartition(b"/")[2]] = found
-            if len(unresolved) == len(waiting):
-                break
-            waiting = unresolved
-        return {path: link.target for path, link in waiting}
+    def _resolve_links(self) -> list[tuple[bytes, bytes]]:
+        targets = {path: inode.target for path, inode in tree.walk(self.root) if isinstance(inode, _Link)}
+        # What a link leads to, or the name that is not here. Links may lead to links: a chain is followed once.
+        ends: dict[bytes, Inode | bytes] = {}
+        for path in targets:
+            chain = []
+            while path in targets and path not in ends:
+                ends[path] = path
+                chain.append(path)
+                path = targets[path]
+            end = ends.get(path) or self._find(path) or path
+            if isinstance(end, Directory):
+                raise ConvertError(f"tar member {tar.quoted(chain[-1])}: a hard link to a directory")
+            ends.update(dict.fromkeys(chain, end))
+        for path, end in ends.items():
+            if isinstance(end, Inode):
+                self._directory_of(path).entries[path.rpartition(b"/")[2]] = end
+        return [(path, end) for path, end in ends.items() if isinstance(end, bytes)]
 
     def _directory_of(self, path: bytes) -> Directory:
         head = path.rpartition(b"/")[0]
@@ -170,25 +195,17 @@ class TreeBuilder:
         return found
 
 
-def _last(path: bytes, links: dict[bytes, bytes]) -> bytes:
-    """Where a chain of hard links that begins at `path` leads."""
-    seen = {path}
-    path = links[path]
-    while path in links and path not in seen:
-        seen.add(path)
-        path = links[path]
-    return path
-
-
 def _describe(directory: Directory, who: tuple[int, int, int, int], member: Member) -> None:
     directory.mode, directory.uid, directory.gid, directory.mtime = who
     directory.xattrs = kept(member.xattrs)
 
 
 def _new(member: Member, who: tuple[int, int, int, int], data: Data) -> Inode:
-    if member.kind == tar.FILE:
+    if member.kind in (tar.FILE, tar.LINK):
+        # A hard link here is a whiteout, as AUFS wrote them; its name alone counts.
         file = File(*who, member.size, data)
-        file.xattrs = kept(member.xattrs)
+        if member.xattrs:
+            file.xattrs = kept(member.xattrs)
         return file
     if member.kind == tar.SYMLINK:
         if not 0 < len(member.link) < MAX_TARGET or b"\0" in member.link:

@@ -12,6 +12,7 @@ from hpcbinder.squashfs.tree import Data, Directory, File, Inode, Special, Symli
 from hpcbinder.squashfs.xattrs import NO_XATTRS, Xattrs
 
 _HEADER = struct.Struct("<HHHHII")
+_WHOLE_SHORT_FILE = struct.Struct("<HHHHIIIIII")
 _SHORT_DIRECTORY = struct.Struct("<IIHHI")
 _DIRECTORY = struct.Struct("<IIIIHHI")
 _SHORT_FILE = struct.Struct("<IIII")
@@ -21,6 +22,7 @@ _DEVICE = struct.Struct("<II")
 _XATTRS = struct.Struct("<I")
 _INDEX = struct.Struct("<III")
 _EXTENDED = 7
+_FILES = (tree.FILE, tree.FILE + _EXTENDED)
 _LISTING_EXTRA = 3
 """A listing's size on disk counts "." and ".." as three bytes that are not there."""
 
@@ -45,9 +47,13 @@ def pack(inode: Inode, uid: int, gid: int, xattrs: int = NO_XATTRS) -> bytes:
         if max(data.start, inode.size) >> 32 or inode.nlink > 1 or data.sparse or xattrs != NO_XATTRS:
             body = _FILE.pack(data.start, inode.size, data.sparse, inode.nlink, data.fragment, data.offset, xattrs)
             kind += _EXTENDED
+            body += data.words
         else:
-            body = _SHORT_FILE.pack(data.start, data.fragment, data.offset, inode.size)
-        body += data.words
+            record = _WHOLE_SHORT_FILE.pack(
+                kind, inode.mode, uid, gid, inode.mtime, inode.number,
+                data.start, data.fragment, data.offset, inode.size,
+            )  # fmt: skip
+            return record + data.words if data.words else record
     elif isinstance(inode, Symlink):
         body = _SYMLINK.pack(inode.nlink, len(inode.target)) + inode.target
     elif isinstance(inode, Special) and inode.type in (tree.BLOCK_DEVICE, tree.CHARACTER_DEVICE):
@@ -112,6 +118,7 @@ class InodeReader:
         self._data = data
         self._ids = ids
         self._block_log = block_log
+        self._block_size = 1 << block_log
         self._fragments = fragments
         self._data_end = data_end
         self._xattrs = xattrs
@@ -133,7 +140,7 @@ class InodeReader:
             who = (mode & 0o7777, self._ids[uid], self._ids[gid], mtime)
             position += _HEADER.size
             inode: Inode
-            if kind in (tree.FILE, tree.FILE + _EXTENDED):
+            if kind in _FILES:
                 inode, position = self._file(kind, position, who)
             elif kind in (tree.DIRECTORY, tree.DIRECTORY + _EXTENDED):
                 inode, position = self._directory(kind, position, who)
@@ -222,28 +229,33 @@ class InodeReader:
         else:
             start, size, sparse, nlink, fragment, offset, xattrs = _FILE.unpack_from(self._data, position)
             position += _FILE.size
-        block_size = 1 << self._block_log
         if fragment == tree.NO_FRAGMENT:
             count = -(-size >> self._block_log)
             offset = 0
         else:
             count = size >> self._block_log
-            if fragment >= self._fragments or offset + (size & (block_size - 1)) > block_size:
+            if fragment >= self._fragments or offset + (size & (self._block_size - 1)) > self._block_size:
                 raise ConvertError("damaged squashfs image: a file's tail lies outside its fragment")
-        words = self._data[position : position + 4 * count] if count <= MAX_WORDS else b""
-        if len(words) != 4 * count:
-            raise ConvertError("damaged squashfs image: a file has more blocks than there is room for")
-        data = Data(start, words, min(sparse, size), fragment, offset)
-        stored = 0
-        for word in data.sizes() if count else ():
-            length = word & tree.STORED_SIZE
-            if length > block_size or word > tree.STORED_RAW | block_size:
-                raise ConvertError("damaged squashfs image: a block is longer than a block can be")
-            stored += length
-        if stored and (start < 96 or start + stored > self._data_end):
-            raise ConvertError("damaged squashfs image: a file's blocks lie outside the image's data")
+        data = Data(start, b"", sparse if sparse < size else size, fragment, offset)
+        if count:
+            data.words = self._block_words(position, count, start)
+            position += 4 * count
         inode = File(*who, size, data)
         inode.nlink = nlink
         if xattrs != NO_XATTRS:
             inode.xattrs = self._xattrs(xattrs)
-        return inode, position + 4 * count
+        return inode, position
+
+    def _block_words(self, position: int, count: int, start: int) -> bytes:
+        words = self._data[position : position + 4 * count] if count <= MAX_WORDS else b""
+        if len(words) != 4 * count:
+            raise ConvertError("damaged squashfs image: a file has more blocks than there is room for")
+        stored = 0
+        for word in filter(None, memoryview(words).cast("I")):
+            length = word & tree.STORED_SIZE
+            if length > self._block_size or word > tree.STORED_RAW | self._block_size:
+                raise ConvertError("damaged squashfs image: a block is longer than a block can be")
+            stored += length
+        if stored and (start < 96 or start + stored > self._data_end):
+            raise ConvertError("damaged squashfs image: a file's blocks lie outside the image's data")
+        return words

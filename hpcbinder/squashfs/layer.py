@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpcbinder.errors import ConvertError
+from hpcbinder.process import usable_cores
 from hpcbinder.squashfs import compressors, emit, notes, tar
 from hpcbinder.squashfs.blocks import DataWriter
 from hpcbinder.squashfs.ingest import TreeBuilder
+from hpcbinder.squashfs.memory import no_cycles
 from hpcbinder.squashfs.options import Options
 from hpcbinder.squashfs.output import finish_image, replacing
+from hpcbinder.squashfs.stream import HashedStream
 from hpcbinder.squashfs.tree import File
 
 
@@ -34,10 +37,10 @@ def write_layer(stream: BinaryIO, out: Path, options: Options, *, jobs: int | No
     Raises:
         ConvertError: The tar is damaged or has what no image can hold, or `out` cannot be written.
     """
-    hashed = tar.HashedStream(stream)
+    hashed = HashedStream(stream)
     try:
-        with replacing(out) as file:
-            _write(tar.TarReader(hashed), file, options, jobs or len(os.sched_getaffinity(0)))
+        with replacing(out) as file, no_cycles():
+            _write(tar.TarReader(hashed), file, options, jobs or usable_cores())
             return hashed.digest()
     finally:
         hashed.close()
@@ -50,7 +53,7 @@ def _write(members: tar.TarReader, file: int, options: Options, jobs: int) -> No
     with DataWriter(file, start, options.block_size, compressor, jobs) as writer:
         for member in members:
             try:
-                builder.add(member, writer.add(member.size, members.read))
+                builder.add(member, writer.add(member.size, members.read, members.pass_hole))
             except ConvertError as error:
                 raise ConvertError(f"tar member {tar.quoted(member.name)}: {error.message}", hint=error.hint) from None
         links = builder.finish()

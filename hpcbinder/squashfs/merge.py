@@ -20,12 +20,16 @@ from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import compressors, emit, notes, tree
 from hpcbinder.squashfs.archive import Archive
 from hpcbinder.squashfs.ingest import new_directory
+from hpcbinder.squashfs.memory import no_cycles
 from hpcbinder.squashfs.output import finish_image, write_at
 from hpcbinder.squashfs.tree import NO_FRAGMENT, Data, Directory, File, Inode
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _COPY_CHUNK = 1 << 30
+_PAGE = 4096
+_SHARED = 1 << 20
+"""Bytes from which on a piece begins where it lies in its layer's page, so that file systems can share its blocks."""
 _NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.EIO}
 """What `copy_file_range` fails with where the kernel or a file system cannot do it."""
 
@@ -50,10 +54,12 @@ def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0, newest: int
         ConvertError: A layer cannot be read, is damaged or does not fit the others, a hard link leads nowhere, or `out`
             cannot be written.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     if not layers:
         raise ConvertError("no layers to merge")
     out.flush()
-    with ExitStack() as stack:
+    with no_cycles(), ExitStack() as stack:
         archives = [stack.enter_context(Archive(path)) for path in layers]
         _agree(archives)
         root = new_directory()
@@ -66,9 +72,14 @@ def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0, newest: int
         mover = _Mover(archives, out.fileno(), offset, emit.begin(out.fileno(), offset, first.compressor))
         for data in _contents(root):
             mover.want(data)
-        mover.copy()
-        # At the default level, whatever the layers have: it is about one byte in a hundred.
-        metadata, block = emit.assemble(root, mover.fragments, first.compressor, first.superblock.block_size, mover.end)
+        mover.place()
+        with ThreadPoolExecutor(1, thread_name_prefix="merge") as copier:
+            copying = copier.submit(mover.copy)
+            # At the default level, whatever the layers have: it is about one byte in a hundred.
+            metadata, block = emit.assemble(
+                root, mover.fragments, first.compressor, first.superblock.block_size, mover.end
+            )
+            copying.result()
         size = finish_image(out.fileno(), offset, metadata, block)
     out.seek(offset + size)
     return size
@@ -126,15 +137,15 @@ def apply(root: Directory, upper: Directory, links: Sequence[tuple[bytes, bytes]
             entries.pop(name[len(_WHITEOUT) :], None)
             del over.entries[name]
         for name, inode in over.entries.items():
-            if isinstance(inode, Directory):
-                there = entries.get(name)
-                if not isinstance(there, Directory):
-                    # An empty one that takes the upper's content, whose whiteouts have nothing left to hide there.
-                    there = entries[name] = Directory(inode.mode, inode.uid, inode.gid, inode.mtime)
-                    there.xattrs = inode.xattrs
-                stack.append((there, inode))
-            else:
+            if not isinstance(inode, Directory):
                 entries[name] = inode
+                continue
+            there = entries.get(name)
+            if not isinstance(there, Directory):
+                # An empty one that takes the upper's content, whose whiteouts have nothing left to hide there.
+                there = entries[name] = Directory(inode.mode, inode.uid, inode.gid, inode.mtime)
+                there.xattrs = inode.xattrs
+            stack.append((there, inode))
     for (path, target), lower_inode in zip(links, before, strict=True):
         found = _find(root, target) or lower_inode
         folder, _, name = path.rpartition(b"/")
@@ -160,19 +171,21 @@ def _date(root: Directory, newest: int) -> None:
 
 
 def _contents(root: Directory) -> Iterator[Data]:
+    """Where each file's data are; of a file with several names once."""
     stack = [root]
-    seen: set[int] = set()
+    seen: set[Data] = set()
     while stack:
         for inode in stack.pop().entries.values():
-            if isinstance(inode, Directory):
+            if isinstance(inode, File):
+                if inode.data not in seen:
+                    seen.add(inode.data)
+                    yield inode.data
+            elif isinstance(inode, Directory):
                 stack.append(inode)
-            elif isinstance(inode, File) and id(inode) not in seen:
-                seen.add(id(inode))
-                yield inode.data
 
 
 class _Mover:
-    """Copies what is wanted of the layers' data and tells files where it went.
+    """Copies what is wanted of the layers' data and tells files where it goes.
 
     Attributes:
         fragments: The new fragment table.
@@ -184,8 +197,10 @@ class _Mover:
         self._file = file
         self._offset = offset
         self._wanted: list[list[Data]] = [[] for _ in archives]
+        # What is copied from where to where: layer, start, length, new start.
+        self._runs: list[tuple[Archive, int, int, int]] = []
         self.fragments: list[tuple[int, int]] = []
-        self.end = start
+        self._start = self.end = start
 
     def want(self, data: Data) -> None:
         """Have a file's data copied."""
@@ -193,7 +208,15 @@ class _Mover:
             self._wanted[data.layer].append(data)
 
     def copy(self) -> None:
-        """Copy, and change all that was wanted to where it now is."""
+        """Copy all that has been given a place."""
+        end = self._start
+        for archive, start, length, position in self._runs:
+            write_at(self._file, bytes(position - end), self._offset + end)
+            _copy(archive, start, length, self._file, self._offset + position)
+            end = position + length
+
+    def place(self) -> None:
+        """Change all that was wanted to where it will be."""
         for archive, wanted in zip(self._archives, self._wanted, strict=True):
             extents: dict[int, int] = {}
             for data in wanted:
@@ -212,8 +235,10 @@ class _Mover:
             starts = [start for start, _ in runs]
             deltas = []
             for start, length in runs:
+                if length >= _SHARED:
+                    self.end += (start - self.end) % _PAGE
                 deltas.append(self.end - start)
-                _copy(archive, start, length, self._file, self._offset + self.end)
+                self._runs.append((archive, start, length, self.end))
                 self.end += length
             renumbered = {}
             for index, (start, word) in fragments.items():
@@ -240,8 +265,13 @@ def _runs(extents: dict[int, int]) -> list[tuple[int, int]]:
 def _copy(archive: Archive, start: int, length: int, file: int, position: int) -> None:
     source = archive.offset + start
     while length:
+        # Whole blocks can be shared: what comes before the first of them is copied for itself.
+        head = -source % _PAGE if (position - source) % _PAGE == 0 else 0
+        count = min(length, head or _COPY_CHUNK)
         try:
-            count = os.copy_file_range(archive.file, file, min(length, _COPY_CHUNK), source, position)
+            count = os.copy_file_range(archive.file, file, count, source, position)
+        except AttributeError:
+            count = 0  # a Python made for C libraries without it
         except OSError as error:
             if error.errno not in _NO_COPY:
                 raise ConvertError(f"cannot write the squashfs image: {error.strerror}") from None

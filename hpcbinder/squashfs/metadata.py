@@ -47,12 +47,15 @@ class MetadataWriter:
         """Bytes in the current block; the next one written lies here."""
         return len(self._buffer)
 
-    def write(self, data: bytes) -> None:
-        """Append a record, or a part of one."""
-        self._buffer += data
-        while len(self._buffer) >= BLOCK:
-            self._packed += pack_block(bytes(self._buffer[:BLOCK]), self._compressor)
-            del self._buffer[:BLOCK]
+    def write(self, data: bytes | bytearray) -> int:
+        """Append a record, or a part of one; gives the reference of its first byte."""
+        buffer = self._buffer
+        reference = len(self._packed) << 16 | len(buffer)
+        buffer += data
+        while len(buffer) >= BLOCK:
+            self._packed += pack_block(bytes(buffer[:BLOCK]), self._compressor)
+            del buffer[:BLOCK]
+        return reference
 
     def finish(self) -> bytearray:
         """Pack the rest and hand out the table."""

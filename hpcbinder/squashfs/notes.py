@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hpcbinder.errors import ConvertError
+from hpcbinder.squashfs.directories import MAX_NAME
 
 IMPLIED = b".wh..wh.implied"
 """In a directory that the tar puts something into but has no member for: the one below keeps its mode and owner."""
@@ -41,4 +42,4 @@ def unpack_links(content: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _is_plain(path: bytes) -> bool:
-    return not any(part in (b"", b".", b"..") for part in path.split(b"/"))
+    return all(part not in (b"", b".", b"..") and len(part) <= MAX_NAME for part in path.split(b"/"))

@@ -9,23 +9,30 @@ with: global pax headers are read and not applied.
 from __future__ import annotations
 
 import base64
-import hashlib
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from functools import lru_cache
 
 from hpcbinder.errors import ConvertError
+from hpcbinder.squashfs.stream import HashedStream
 
 _RECORD = 512
 _ZEROS = bytes(1 << 20)
-_CHUNK = 1 << 20
+_END = bytes(_RECORD)
+_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s66s8s8s155s12x")
+"""Name, mode, uid, gid, size, mtime, checksum, type flag, link, magic, version and owners' names, major, minor, prefix.
+"""
 _MAX_HEADER = 1 << 20
 """Bytes of a pax or GNU name header, as in Go."""
 _MAX_EXTENTS = 1 << 20
 _SCHILY, _LIBARCHIVE = b"SCHILY.xattr.", b"LIBARCHIVE.xattr."
-_FILE, _OLD_FILE, _CONTIGUOUS, _GNU_SPARSE = b"0", b"\0", b"7", b"S"
+_EXTENDED = frozenset((b"x", b"g", b"L", b"K"))
+_OLD_FILE, _CONTIGUOUS, _GNU_SPARSE = b"\0", b"7", b"S"
 LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO, FILE = b"1", b"2", b"3", b"4", b"5", b"6", b"0"
 """Kinds of members, by their type flag."""
+_FILES = frozenset((FILE, _OLD_FILE, _CONTIGUOUS, _GNU_SPARSE))
 
 
 @dataclass(slots=True)
@@ -61,66 +68,6 @@ def quoted(name: bytes) -> str:
     return text.encode("ascii", "backslashreplace").decode()[:300]
 
 
-class HashedStream:
-    """A stream that remembers the SHA-256 of all that was read from it.
-
-    Args:
-        stream: Read in order, to its end.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        self._stream = stream
-        self._chunk = memoryview(b"")
-        self._hash = hashlib.sha256()
-        # In a thread of its own, a chunk behind: the hash is the one thing here that cannot be spread over cores.
-        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="sha256")
-        self._hashing = self._hasher.submit(self._hash.update, b"")
-
-    def read(self, length: int) -> bytes:
-        """The next `length` bytes, fewer only at the end."""
-        if length <= len(self._chunk):
-            data = bytes(self._chunk[:length])
-            self._chunk = self._chunk[length:]
-            return data
-        parts = []
-        while length and (self._chunk or self._fill()):
-            part = self._chunk[:length]
-            parts.append(part)
-            self._chunk = self._chunk[len(part) :]
-            length -= len(part)
-        return b"".join(parts)
-
-    def _fill(self) -> bool:
-        chunk = self._stream.read(_CHUNK)
-        self._hashing.result()
-        self._hashing = self._hasher.submit(self._hash.update, chunk)
-        self._chunk = memoryview(chunk)
-        return bool(chunk)
-
-    def skip(self, length: int) -> int:
-        """Go over the next `length` bytes; returns how many there were."""
-        left = length
-        while left and (self._chunk or self._fill()):
-            count = min(left, len(self._chunk))
-            self._chunk = self._chunk[count:]
-            left -= count
-        return length - left
-
-    def digest(self) -> str:
-        """Read what is left and give the `sha256:<hex>` of everything."""
-        self._chunk = memoryview(b"")
-        while self._fill():
-            pass
-        self._hashing.result()
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def close(self) -> None:
-        """End the thread. The stream itself is the caller's."""
-        self._hasher.shutdown(wait=True)
-
-
 class TarReader:
     """Iterates over a tar's members; the content of the current one is had with `read`.
 
@@ -149,16 +96,17 @@ class TarReader:
             self._skip(self._stored + self._padding)
             self._stored = self._padding = 0
             header = self._stream.read(_RECORD)
-            if not header or header == _ZEROS[:_RECORD]:
+            if not header or header == _END:
                 if pax or long_name or long_link:
                     raise ConvertError("damaged tar: it ends after an extended header")
                 return
             if len(header) < _RECORD:
                 raise ConvertError("damaged tar: it is cut off")
-            _check(header)
-            kind = header[156:157]
-            size = _number(header[124:136])
-            if kind in (b"x", b"g", b"L", b"K"):
+            fields = _HEADER.unpack(header)
+            _check(header, _number(fields[6]))
+            kind = fields[7]
+            if kind in _EXTENDED:
+                size = _number(fields[4])
                 if size > _MAX_HEADER:
                     raise ConvertError(f"damaged tar: an extended header of {size} bytes")
                 content = self._take(size)
@@ -170,59 +118,58 @@ class TarReader:
                 elif kind == b"K":
                     long_link = content.partition(b"\0")[0]
                 continue
-            member = self._read_member(header, kind, size, pax, sparse, long_name, long_link)
-            pax, sparse = {}, []
+            name, _, _, _, _, _, _, _, link, magic, _, _, _, prefix = fields
+            name = name.partition(b"\0")[0] if long_name is None else long_name
+            if long_name is None and magic == b"ustar\0" and prefix[0]:
+                name = prefix.partition(b"\0")[0] + b"/" + name
+            link = link.partition(b"\0")[0] if long_link is None else long_link
+            if pax:
+                name = pax.get(b"GNU.sparse.name") or pax.get(b"path", name)
+                link = pax.get(b"linkpath", link)
+            try:
+                member = self._read_member(name, link, header, fields, pax, sparse)
+            except ConvertError as error:
+                raise ConvertError(f"tar member {quoted(name)}: {error.message}") from None
+            if pax or sparse:
+                pax, sparse = {}, []
             long_name = long_link = None
             self._member, self._position, self._extent = member, 0, 0
             yield member
 
     def _read_member(
         self,
+        name: bytes,
+        link: bytes,
         header: bytes,
-        kind: bytes,
-        size: int,
+        fields: tuple[bytes, ...],
         pax: dict[bytes, bytes],
         sparse: list[bytes],
-        long_name: bytes | None,
-        long_link: bytes | None,
     ) -> Member:
-        name = header[:100].partition(b"\0")[0]
-        if header[257:263] == b"ustar\0":
-            prefix = header[345:500].partition(b"\0")[0]
-            name = prefix + b"/" + name if prefix else name
-        name = pax.get(b"path", long_name if long_name is not None else name)
-        link = pax.get(b"linkpath", long_link if long_link is not None else header[157:257].partition(b"\0")[0])
-        if b"GNU.sparse.name" in pax:
-            name = pax[b"GNU.sparse.name"]
-        try:
-            size = _pax_number(pax, b"size", size)
-            member = Member(
-                name=name,
-                kind=kind,
-                mode=_number(header[100:108]) & 0o7777,
-                uid=_pax_number(pax, b"uid", None, header[108:116]),
-                gid=_pax_number(pax, b"gid", None, header[116:124]),
-                mtime=_pax_number(pax, b"mtime", None, header[136:148]),
-                size=0,
-                link=link,
-                device=(0, 0),
-                xattrs=_xattrs(pax) if any(b".xattr." in key for key in pax) else (),
-            )
-            if kind in (CHARACTER, BLOCK):
-                member.device = (_number(header[329:337]), _number(header[337:345]))
-            if size < 0 or member.uid < 0 or member.gid < 0:
-                raise ConvertError("damaged tar: a negative number")
-            if kind == _OLD_FILE and name.endswith(b"/"):
-                member.kind = DIRECTORY
-            elif kind in (_FILE, _OLD_FILE, _CONTIGUOUS, _GNU_SPARSE):
-                member.kind = FILE
-                member.size = self._stored = size
-                self._padding = -size % _RECORD
+        _, mode, uid, gid, size, mtime, _, kind, _, _, _, major, minor, _ = fields
+        member = Member(name, kind, _number(mode) & 0o7777, 0, 0, 0, 0, link, (0, 0))
+        length = _number(size)
+        if pax:
+            length = _pax_number(pax, b"size", size)
+            member.uid = _pax_number(pax, b"uid", uid)
+            member.gid = _pax_number(pax, b"gid", gid)
+            member.mtime = _pax_number(pax, b"mtime", mtime)
+            member.xattrs = _xattrs(pax)
+        else:
+            member.uid, member.gid, member.mtime = _number(uid), _number(gid), _number(mtime)
+        if length < 0 or member.uid < 0 or member.gid < 0:
+            raise ConvertError("damaged tar: a negative number")
+        if kind == _OLD_FILE and name.endswith(b"/"):
+            member.kind = DIRECTORY
+        elif kind in _FILES:
+            member.kind = FILE
+            member.size = self._stored = length
+            self._padding = -length % _RECORD
+            if pax or sparse or kind == _GNU_SPARSE:
                 self._read_extents(header, kind, pax, sparse, member)
-            elif kind not in (LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO):
-                raise ConvertError(f"members of type {quoted(kind)} are not supported")
-        except ConvertError as error:
-            raise ConvertError(f"tar member {quoted(name)}: {error.message}") from None
+        elif kind in (CHARACTER, BLOCK):
+            member.device = (_number(major), _number(minor))
+        elif kind not in (LINK, SYMLINK, DIRECTORY, FIFO):
+            raise ConvertError(f"members of type {quoted(kind)} are not supported")
         return member
 
     def _read_extents(
@@ -307,6 +254,23 @@ class TarReader:
                 self._extent += 1
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def pass_hole(self, unit: int) -> int:
+        """Go over as many whole units of the current member's content as are a hole from here on.
+
+        Args:
+            unit: Bytes.
+
+        Returns:
+            How many units that was.
+        """
+        member = self._member
+        if member is None or member.extents is None:
+            return 0
+        end = member.extents[self._extent][0] if self._extent < len(member.extents) else member.size
+        count = max(end - self._position, 0) // unit
+        self._position += count * unit
+        return count
+
     def _take(self, length: int) -> bytes:
         data = self._stream.read(length)
         if len(data) != length:
@@ -318,13 +282,19 @@ class TarReader:
             raise ConvertError("damaged tar: it is cut off")
 
 
-def _check(header: bytes) -> None:
-    stored = _number(header[148:156])
+def _check(header: bytes, stored: int) -> None:
+    # Adler-32's low half is one more than the sum of the bytes, modulo 65521, which half a header's stay below.
+    total = (zlib.adler32(header[:256]) & 0xFFFF) + (zlib.adler32(header[256:]) & 0xFFFF) - 2
+    # The checksum's own field counts as eight blanks.
+    field = header[148:156]
+    if stored == total - sum(field) + 256:
+        return
     rest = header[:148] + b"        " + header[156:]
-    if stored != sum(rest) and stored != sum(byte - 256 if byte > 127 else byte for byte in rest):
+    if stored != sum(byte - 256 if byte > 127 else byte for byte in rest):
         raise ConvertError("damaged tar: a header's checksum is wrong")
 
 
+@lru_cache(4096)
 def _number(data: bytes) -> int:
     if data[0] & 0x80:
         # GNU: binary, big-endian, two's complement below the marking bit.
@@ -347,10 +317,11 @@ def _decimal(text: bytes) -> int:
     return int(text)
 
 
-def _pax_number(pax: dict[bytes, bytes], key: bytes, default: int | None, raw: bytes = b"") -> int:
+def _pax_number(pax: dict[bytes, bytes], key: bytes, field: bytes) -> int:
+    """The number that a pax header gives, or the header's field where it gives none."""
     text = pax.get(key)
     if text is None:
-        return _number(raw) if default is None else default
+        return _number(field)
     whole, _, _ = text.partition(b".") if key == b"mtime" else (text, b"", b"")
     negative = whole.startswith(b"-")
     value = _decimal(whole.lstrip(b"-") if negative else whole)
@@ -359,6 +330,8 @@ def _pax_number(pax: dict[bytes, bytes], key: bytes, default: int | None, raw: b
 
 def _xattrs(pax: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
     """Extended attributes as star and GNU tar write them (which engines do), and as libarchive does."""
+    if not any(b".xattr." in key for key in pax):
+        return ()
     from urllib.parse import unquote_to_bytes
 
     found = {}

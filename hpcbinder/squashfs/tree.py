@@ -23,6 +23,8 @@ STORED_SIZE = STORED_RAW - 1
 
 MAX_PATH = 1 << 16
 """Bytes of a path: sixteen times what Linux takes in one call, and 30,000 levels."""
+MAX_PATHS = 1 << 30
+"""Bytes of all paths: 256 for each of four million files. Those who walk may keep them."""
 
 
 class Data:
@@ -64,7 +66,7 @@ class Data:
         words = self.words
         if len(words) == 4:
             return int.from_bytes(words, "little") & STORED_SIZE
-        return sum(word & STORED_SIZE for word in self.sizes()) if words else 0
+        return sum(word & STORED_SIZE for word in filter(None, self.sizes())) if words else 0
 
 
 class Inode:
@@ -119,7 +121,13 @@ class File(Inode):
     type = FILE
 
     def __init__(self, mode: int, uid: int, gid: int, mtime: int, size: int, data: Data) -> None:
-        super().__init__(mode, uid, gid, mtime)
+        # Not through Inode's: most of a tree are files, and the call takes as long as all that is done here.
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.mtime = mtime
+        self.number = self.nlink = self.reference = 0
+        self.xattrs = ()
         self.size = size
         self.data = data
 
@@ -165,8 +173,9 @@ def walk(root: Directory) -> Iterator[tuple[bytes, Inode]]:
     """Every name below `root` with what it names: a directory before its content, names in byte order.
 
     Raises:
-        ConvertError: A path is longer than MAX_PATH.
+        ConvertError: A path is longer than MAX_PATH, or all of them than MAX_PATHS.
     """
+    room = MAX_PATHS
     stack = [(b"", iter(sorted(root.entries.items())))]
     while stack:
         prefix, entries = stack[-1]
@@ -174,6 +183,9 @@ def walk(root: Directory) -> Iterator[tuple[bytes, Inode]]:
             path = prefix + name
             if len(path) > MAX_PATH:
                 raise ConvertError(f"the tree has a path of more than {MAX_PATH} bytes")
+            room -= len(path)
+            if room < 0:
+                raise ConvertError(f"the tree has paths of more than {MAX_PATHS >> 20} MiB in all")
             yield path, inode
             if isinstance(inode, Directory):
                 stack.append((path + b"/", iter(sorted(inode.entries.items()))))

@@ -128,6 +128,8 @@ class XattrReader:
             self._sets = tables.unpack(read, lists, self.count, _SET.size, compressor, end=pointers)
             self._table = metadata.unpack(read(start, end - start), compressor, limit)
         self._room = 2 * len(self._table.data)
+        # What is stored once and referred to is handed out, and may be written, as often as it is.
+        self._shared = limit
 
     def get(self, number: int) -> Xattrs:
         """The set of that number.
@@ -181,6 +183,9 @@ class XattrReader:
         if reference not in self._values:
             self._values[reference], _ = self._value(self._position(reference), False)
             self._charge(len(self._values[reference]))
+        self._shared -= len(self._values[reference])
+        if self._shared < 0:
+            raise ConvertError(f"{_DAMAGED} are too long")
         return self._values[reference], position + _REFERENCE.size
 
     def _position(self, reference: int) -> int:

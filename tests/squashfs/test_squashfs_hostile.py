@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import io
+import os
 import random
+import re
 import struct
 import subprocess
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from squashfs_support import Item, directory, in_image, make_tar, merged, squash
 
 from hpcbinder.errors import ConvertError
-from hpcbinder.squashfs import Image, Options, compressors, merge, metadata, superblock, tables
+from hpcbinder.squashfs import Image, Options, compressors, emit, merge, metadata, notes, superblock, tables, tar, tree
 from hpcbinder.squashfs.compressors import Compressor, Gzip, Lz4, Lzo, Xz, Zstd
+from hpcbinder.squashfs.ingest import new_directory
+from hpcbinder.squashfs.output import finish_image
 
 COMPRESSORS = ("gzip", "zstd", "xz", "lz4")
 FIELDS = {name: n for n, name in enumerate(superblock.Superblock._fields)}
@@ -43,6 +48,8 @@ def exercise(path: Path) -> None:
             image.lookup(name, follow=True)
         image.check(lambda done: None)
         nodes = dict(image.walk())
+        listed = {f"{path}/{n}".lstrip("/") for path, inside, others in image.folders() for n in (*inside, *others)}
+        assert listed == nodes.keys() - {""}
         for node in nodes.values():
             if node.kind == "file":
                 image.same_content(node, image, nodes["s"] if "s" in nodes and nodes["s"].kind == "file" else node)
@@ -235,6 +242,8 @@ def test_directories_that_share_a_long_listing_are_an_error(tmp_path: Path, monk
     (tmp_path / "bomb").write_bytes(data)
     with pytest.raises(ConvertError, match="tables overlap"):
         exercise(tmp_path / "bomb")
+    with Image.open(tmp_path / "bomb") as image, pytest.raises(ConvertError, match="tables overlap"):
+        list(image.folders())
 
 
 def test_a_directory_in_itself_is_an_error(plain: Callable[[Callable[[bytearray], None]], Path]) -> None:
@@ -243,8 +252,11 @@ def test_a_directory_in_itself_is_an_error(plain: Callable[[Callable[[bytearray]
         root, below = inode(data, 1, -1), inode(data, 1, 0)
         data[below + 16 : below + 28] = data[root + 16 : root + 28]
 
+    path = plain(change)
     with pytest.raises(ConvertError, match="two names"):
-        exercise(plain(change))
+        exercise(path)
+    with Image.open(path) as image, pytest.raises(ConvertError, match="inodes differ"):
+        list(image.folders())
 
 
 @pytest.mark.parametrize("name", [b"/", b"\0", b".", b"p"])
@@ -418,3 +430,93 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConvertError):
             Image.open(tmp_path / "text")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_chain_of_hard_links_is_followed_once(tmp_path: Path) -> None:
+    """Each leads to the next member, so that none is known when it is met: 10,000 links, not their square."""
+    count = 10_000
+    chain = [(f"l{n}", Item("link", target=f"l{n + 1}")) for n in range(count)]
+    with Image.open(squash(make_tar([*chain, (f"l{count}", Item(content=b"end"))]), tmp_path / "l")) as image:
+        node = image.lookup("l0")
+        assert node is not None and (node.kind, node.nlink, node.size) == ("file", count + 1, 3)
+    with pytest.raises(ConvertError, match=f"leads to 'l{count}'"):
+        merged([make_tar(chain)], tmp_path)
+
+
+def test_members_behind_long_chains_of_symbolic_links_are_given_up(tmp_path: Path) -> None:
+    """2000 members, each of which forty links of 4 KB lead to: a hundred million steps in a tar of 1 MB."""
+    around = "d/../" * 800
+    links = [(f"s{n}", Item("symlink", target=f"{around}s{n + 1}")) for n in range(39)]
+    links.append(("s39", Item("symlink", target=f"{around}d")))
+    pairs = [("d", directory()), *links, *((f"s0/{n}/x", Item("fifo")) for n in range(2000))]
+    with pytest.raises(ConvertError, match="behind too many symbolic links"):
+        squash(make_tar(pairs), tmp_path / "l")
+
+
+def test_a_hole_of_terabytes_costs_what_its_tar_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    member = tarfile.TarInfo("var/log/lastlog")
+    member.size = 10
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = b"S"
+    size = 1 << 39
+    for place, number in ((386, 0), (398, 5), (410, size - 5), (422, 5), (483, size)):
+        header[place : place + 12] = b"\x80" + number.to_bytes(11, "big")
+    header[148:156] = b"        "
+    header[148:156] = b"%06o\0 " % sum(header)
+    asked: list[int] = []
+    read = tar.TarReader.read
+    monkeypatch.setattr(tar.TarReader, "read", lambda self, length: asked.append(length) or read(self, length))
+    layer = squash(bytes(header) + b"firstlast!".ljust(512, b"\0") + bytes(1024), tmp_path / "l", Options())
+    assert len(asked) == 2
+    with Image.open(layer) as image:
+        node = dict(image.walk())["var/log/lastlog"]
+        first, hole, last = image.pieces(node)
+        assert node.size == size and hole == size - 2 * 131072
+        assert isinstance(first, bytes) and isinstance(last, bytes)
+        assert first.rstrip(b"\0") == b"first" and last.lstrip(b"\0") == b"last!"
+
+
+def test_paths_that_fill_the_memory_are_an_error(tmp_path: Path) -> None:
+    """20,000 names in a folder whose own path has 59 KB: 1.2 GB of paths in an image of 100 KB."""
+    root = here = new_directory()
+    for _ in range(230):
+        below = here.entries[b"x" * 255] = new_directory()
+        here = below
+    for number in range(20_000):
+        here.entries[b"%d" % number] = tree.Special(0o644, 0, 0, 0, tree.FIFO, 0)
+    with (tmp_path / "image").open("w+b") as file:
+        start = emit.begin(file.fileno(), 0, Gzip(6))
+        finish_image(file.fileno(), 0, *emit.assemble(root, [], Gzip(6), 4096, start))
+    with Image.open(tmp_path / "image") as image:
+        with pytest.raises(ConvertError, match="paths of more than 1024 MiB"):
+            for _ in image.walk():
+                pass
+        (problem,) = image.check(lambda done: None)
+        assert "paths of more than" in problem
+
+
+def test_a_value_that_many_names_refer_to_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One value of 60 KB behind 8000 names: half a gigabyte to write for whoever merges such a layer."""
+    monkeypatch.setattr(compressors, "by_name", lambda name, level: Stored(6))
+    value = 60_000
+    items = {f"f{n}": Item(xattrs=((f"user.{n:04}", b"8bytes!!"),)) for n in range(8000)}
+    items = {"a": Item(xattrs=(("user.long", b"v" * value),))} | items
+    data = squash(make_tar(items), tmp_path / "bomb").read_bytes()
+    pair = re.compile(b"\0\0\4\0([0-9]{4})\x08\0\0\08bytes!!")
+    elsewhere = struct.pack("<IQ", 8, 8)
+    damaged = pair.sub(lambda found: b"\0\1\4\0" + found[1] + elsewhere, data)
+    assert damaged.count(b"\0\1\4\0") > 7000
+    (tmp_path / "bomb").write_bytes(damaged)
+    with pytest.raises(ConvertError, match="extended attributes are too long"):
+        exercise(tmp_path / "bomb")
+
+
+def test_a_hard_link_note_with_an_impossible_name_is_an_error(tmp_path: Path) -> None:
+    """Only a layer that is not ours has it: our own writer would make an image of it that nobody can read."""
+    good = squash(make_tar({"a": Item(content=b"x")}), tmp_path / "good")
+    for name in ("n" * 256, "d/" + "n" * 70_000):
+        note = Item(content=b"\0".join([name.encode(), b"a"]))
+        with mock.patch.object(notes, "NAMES", frozenset()):
+            bad = squash(make_tar({os.fsdecode(notes.LINKS): note}), tmp_path / "bad")
+        with pytest.raises(ConvertError), (tmp_path / "out").open("w+b") as out:
+            merge([good, bad], out)

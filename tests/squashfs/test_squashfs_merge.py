@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
+from profiles import examples
 from squashfs_strategies import STACKS
 from squashfs_support import MEMORY, Item, directory, in_image, make_tar, merged, squash, union
 
@@ -21,7 +22,7 @@ def names(path: Path) -> list[str]:
         return [name for name, _ in image.walk()]
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=examples(300))
 @given(STACKS)
 def test_a_random_stack_shows_what_the_layer_specification_says(stack: Sequence[Mapping[str, Item]]) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
@@ -102,6 +103,13 @@ def test_a_hard_link_that_moves_a_file_finds_it_before_its_whiteout(tmp_path: Pa
     upper = make_tar({"new": Item("link", target="old"), ".wh.old": Item()})
     seen = in_image(merged([lower, upper], tmp_path))
     assert "old" not in seen and seen["new"].content == b"moved"
+
+
+def test_a_whiteout_may_be_a_hard_link(tmp_path: Path) -> None:
+    """As AUFS wrote them, to a file that is in no layer."""
+    lower = make_tar({"a": Item(), "b": Item()})
+    image = merged([lower, make_tar({".wh.a": Item("link", target=".wh..wh.aufs")})], tmp_path)
+    assert names(image) == ["", "b"]
 
 
 def test_a_hard_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:

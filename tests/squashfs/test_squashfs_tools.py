@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
+from profiles import examples
 from squashfs_strategies import STACKS, layers
-from squashfs_support import Item, Seen, directory, in_image, in_tar, make_tar, merged, union
+from squashfs_support import MEMORY, Item, Seen, directory, in_image, in_tar, make_tar, merged, union
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import Image, Options, write_layer
@@ -93,8 +94,58 @@ def test_everybody_sees_the_same(tmp_path: Path, script: str, compressor: str) -
     assert found == expected
 
 
-@pytest.mark.parametrize("script", [MOUNTED, FUSE_MOUNTED, UNPACKED], ids=["kernel", "squashfuse", "unsquashfs"])
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ALL_UNPACKED = """
+tree=$1
+shift
+for image; do
+    name=${image##*/}
+    unsquashfs -no-progress -quiet -processors 1 -d "$tree/$name" "$image" >&2
+done
+tar -C "$tree" --numeric-owner --xattrs --format=pax -cf - .
+"""
+
+
+def test_two_thousand_random_stacks_are_unpacked_as_the_layer_specification_says() -> None:
+    """And read by us. Unpacked a hundred at a time, since most of the time goes into starting programs."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        work = Path(folder) / "work"
+        work.mkdir()
+        images: list[tuple[Path, Mapping[str, Seen]]] = []
+
+        @settings(max_examples=examples(2000))
+        @given(STACKS)
+        def merge_and_read(stack: Sequence[Mapping[str, Item]]) -> None:
+            image = merged([make_tar(layer) for layer in stack], work, Options(block_size=4096))
+            expected = union(stack)
+            assert in_image(image) == expected
+            images.append((image.rename(Path(folder) / f"{len(images)}"), expected))
+
+        merge_and_read()
+        assert len(images) >= examples(2000)
+        for begin in range(0, len(images), 100):
+            some = dict(images[begin : begin + 100])
+            for image, seen in unpacked_together(list(some)).items():
+                assert {name: known(name, its) for name, its in seen.items()} == {
+                    name: known(name, its) for name, its in some[image].items()
+                }
+
+
+def unpacked_together(images: Sequence[Path]) -> dict[Path, dict[str, Seen]]:
+    """What unsquashfs makes of images whose names differ."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["sh", "-eu", "-c", ALL_UNPACKED, "sh", folder, *map(str, images)]
+        found = in_tar(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    trees: dict[str, dict[str, Seen]] = {image.name: {} for image in images}
+    for path, seen in found.items():
+        image, _, below = path.partition("/")
+        if image:
+            names = frozenset(other.partition("/")[2] for other in seen.names)
+            trees[image][below] = replace(seen, names=names)
+    return {image: trees[image.name] for image in images}
+
+
+@pytest.mark.parametrize("script", [MOUNTED, FUSE_MOUNTED], ids=["kernel", "squashfuse"])
+@settings(max_examples=examples(200))
 @given(stack=STACKS)
 def test_everybody_sees_random_stacks_as_the_layer_specification_says(
     script: str, stack: Sequence[Mapping[str, Item]]
@@ -250,7 +301,7 @@ def in_umocis_order(layer: Mapping[str, Item]) -> dict[str, Item]:
     return {path: complete[path] for path in sorted(complete, key=rank)}
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(10))
 @given(*[layers()] * 3)
 def test_umoci_unpacks_what_merging_gives(
     one: Mapping[str, Item], two: Mapping[str, Item], three: Mapping[str, Item]
