@@ -269,9 +269,9 @@ def test_a_binder_folder_that_is_a_link_out_of_the_tree(trap: Trap, verb: str) -
 
 
 @BOTH
-def test_a_folder_ten_thousand_levels_deep(trap: Trap, verb: str) -> None:
+def test_a_folder_three_thousand_levels_deep(trap: Trap, verb: str) -> None:
     descriptor = os.open(trap.repository, os.O_RDONLY)
-    for _ in range(10_000):
+    for _ in range(3_000):  # more than a path has room for, and than Python calls itself
         os.mkdir("d", dir_fd=descriptor)
         below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
         os.close(descriptor)
@@ -284,9 +284,9 @@ def test_a_folder_ten_thousand_levels_deep(trap: Trap, verb: str) -> None:
 
 
 @BOTH
-def test_a_commit_ten_thousand_levels_deep(trap: Trap, verb: str) -> None:
+def test_a_commit_three_thousand_levels_deep(trap: Trap, verb: str) -> None:
     git(trap.repository, "init", "-q", "-b", "main")
-    path = "d/" * 10_000 + "f"
+    path = "d/" * 3_000 + "f"
     stream = f"commit refs/heads/main\ncommitter a <a@b.invalid> 0 +0000\ndata 0\nM 644 inline {path}\ndata 0\n"
     git(trap.repository, "fast-import", "--quiet", stdin=stream.encode())
     trap.refused(verb, f"file://{trap.repository}", code=3)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpcbinder.catalog import sync_folder
 from hpcbinder.errors import BuildError, ConvertError
 from hpcbinder.image import DockerArchive, write_docker_archive
 from hpcbinder.model import ImageConfig
@@ -122,7 +123,7 @@ def _make(key: str, tag: str, folder: Path, make: Callable[[Path], Parts]) -> No
             os.fsync(archive.fileno())
         shutil.rmtree(folder / key, ignore_errors=True)  # only ever there if it could not be read
         done.replace(folder / key)
-        _sync(folder)
+        sync_folder(folder)
 
 
 def _load(folder: Path, tag: str) -> BaseImage | None:
@@ -134,11 +135,3 @@ def _load(folder: Path, tag: str) -> BaseImage | None:
         return BaseImage(archive, DockerArchive(archive).config, tag)
     except (ConvertError, OSError):
         return None
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

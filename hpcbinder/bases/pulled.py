@@ -40,7 +40,7 @@ def pull_base(ref: BaseRef, scratch: Path, registry: Registry) -> Parts:
         raise BuildError(
             f"the base {ref.name} cannot be had from a registry: {error.message}", where=error.where, hint=error.hint
         ) from error
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, ArithmeticError, EOFError, MemoryError, RecursionError) as error:
         raise BuildError(f"a layer of the base {ref.name} is no tar archive", where=ref.image) from error
     if codename != ref.suite:
         raise BuildError(

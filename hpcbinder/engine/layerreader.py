@@ -17,11 +17,14 @@ import json
 import os
 import stat
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _PIECE = 1 << 20
+_LINE = 16 << 20
+"""Bytes of a line, of which tar-split writes at most a few MiB: a longer one is cut, and then no JSON."""
 
 
 def replay(root: str, driver: str, layer: str) -> Iterator[bytes]:
@@ -34,17 +37,46 @@ def replay(root: str, driver: str, layer: str) -> Iterator[bytes]:
     base = folder(root, driver, layer)
     top = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with gzip.open(Path(root, f"{driver}-layers", f"{layer}.tar-split.gz"), "rb") as lines:
-            for line in lines:
-                entry = json.loads(line)
-                if entry.get("type") == 2:
-                    yield base64.b64decode(entry.get("payload") or "")
-                elif entry.get("type") == 1 and entry.get("size"):
-                    raw = entry.get("name_raw")
-                    name = base64.b64decode(raw) if raw else os.fsencode(entry["name"])
-                    yield from content(top, name, int(entry["size"]))
+        for entry in _entries(Path(root, f"{driver}-layers", f"{layer}.tar-split.gz")):
+            kind, size = entry.get("type"), entry.get("size")
+            if kind == 2:
+                yield _decoded(entry.get("payload") or "")
+            elif kind == 1 and size:
+                if type(size) is not int or size < 0:
+                    raise ValueError("its record names a file of an impossible size")
+                yield from content(top, _name(entry), size)
     finally:
         os.close(top)
+
+
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rb") as lines:
+        while True:
+            try:
+                line = lines.readline(_LINE)
+                entry = json.loads(line) if line else None
+            except (EOFError, RecursionError, zlib.error) as error:
+                raise ValueError(f"its record is damaged: {error}") from None
+            if not line:
+                return
+            if not isinstance(entry, dict):
+                raise ValueError("its record is damaged: a line is no object")
+            yield entry
+
+
+def _name(entry: dict[str, Any]) -> bytes:
+    if entry.get("name_raw"):
+        return _decoded(entry["name_raw"])
+    name = entry.get("name")
+    if not isinstance(name, str):
+        raise ValueError("its record has a file without a name")
+    return os.fsencode(name)
+
+
+def _decoded(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError("its record is damaged: what should be base64 is no text")
+    return base64.b64decode(text)
 
 
 def folder(root: str, driver: str, layer: str) -> Path:
@@ -101,7 +133,7 @@ def main(argv: list[str]) -> int:
                     out.write(block)
             out.write(bytes(4))
         out.flush()
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError) as error:
         print(f"layer {layer}: {error}", file=sys.stderr)
         return 1
     return 0

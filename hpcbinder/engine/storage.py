@@ -40,9 +40,9 @@ class Storage:
     def holders(self, prefix: str) -> set[str]:
         """Ids of the images that stand on one whose name begins so, and of those themselves."""
         images = self._records("images")
-        layers = {layer.get("id"): layer.get("parent") for layer in self._records("layers")}
-        tops = {image.get("layer") for image in images if any(_names(image, prefix))}
-        return {str(image.get("id")) for image in images if not tops.isdisjoint(_chain(image.get("layer"), layers))}
+        layers = {_text(layer, "id"): _text(layer, "parent") for layer in self._records("layers")}
+        tops = {_text(image, "layer") for image in images if any(_names(image, prefix))}
+        return {_text(image, "id") for image in images if not tops.isdisjoint(_chain(_text(image, "layer"), layers))}
 
     def made(self, image: str) -> float:
         """When an image was stored, Unix time (s); 0 if that is not known."""
@@ -56,16 +56,18 @@ class Storage:
         found = {}
         for layer in self._records("layers"):
             digest, id_ = layer.get("diff-digest"), layer.get("id")
-            if digest not in wanted or not isinstance(id_, str) or not _ID.fullmatch(id_):
+            if not isinstance(digest, str) or digest not in wanted:
+                continue
+            if not isinstance(id_, str) or not _ID.fullmatch(id_):
                 continue
             if (self.root / f"{self.driver}-layers" / f"{id_}.tar-split.gz").is_file():
-                found[str(digest)] = id_
+                found[digest] = id_
         return found
 
     def _records(self, kind: str) -> list[dict[str, Any]]:
         try:
             records = json.loads((self.root / f"{self.driver}-{kind}" / f"{kind}.json").read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return []
         return [record for record in records if isinstance(record, dict)] if isinstance(records, list) else []
 
@@ -167,9 +169,14 @@ def _names(record: Mapping[str, Any], prefix: str) -> Iterator[str]:
             yield name
 
 
-def _chain(layer: object, parents: Mapping[object, object]) -> set[object]:
-    chain: set[object] = set()
+def _text(record: Mapping[str, Any], key: str) -> str:
+    value = record.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _chain(layer: str, parents: Mapping[str, str]) -> set[str]:
+    chain: set[str] = set()
     while layer and layer not in chain:
         chain.add(layer)
-        layer = parents.get(layer)
+        layer = parents.get(layer, "")
     return chain

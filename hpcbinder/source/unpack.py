@@ -32,6 +32,7 @@ _BROKEN = (
     EOFError,
     ValueError,
     OverflowError,
+    MemoryError,  # a header that says it has as many bytes
     zlib.error,
     lzma.LZMAError,
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hpcbinder.engine import layerreader
 from hpcbinder.engine.layerreader import replay
 from hpcbinder.engine.storage import LayerReader, Storage
 from hpcbinder.errors import BuildError
@@ -74,6 +75,56 @@ def test_what_is_not_read_is_passed_over(tmp_path: Path) -> None:
     for diff_id, stream in reader.read(found.readable_layers(["sha256:1", "sha256:2"])):
         seen[diff_id] = stream.read(3)
     assert seen == {"sha256:1": bytes(3), "sha256:2": b"two"}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"\x1f\x8b\x08\0\0\0\0\0\0\3\xff\xff\xff",
+        gzip.compress(b"[]\n"),
+        gzip.compress(b"[" * 100_000),
+        gzip.compress(b'{"type": 2, "payload": 7}\n'),
+        gzip.compress(b'{"type": 1, "size": 1e999, "name": "x"}\n'),
+        gzip.compress(b'{"type": 1, "size": -1, "name": "x"}\n'),
+        gzip.compress(b'{"type": 1, "size": 1}\n'),
+        gzip.compress(b'{"type": 1, "size": 1, "name_raw": [1]}\n'),
+        gzip.compress(b'{"type": 1, "size": 1, "name": "\\u0000"}\n'),
+    ],
+)
+def test_a_damaged_record_is_named_and_nothing_else(tmp_path: Path, record: bytes) -> None:
+    found = storage(tmp_path, {ONE: []})
+    (tmp_path / "overlay-layers" / f"{ONE}.tar-split.gz").write_bytes(record)
+    with pytest.raises(ValueError):
+        list(replay(str(tmp_path), "overlay", ONE))
+    with pytest.raises(BuildError, match=f"layer {ONE}: "):
+        read(found, "sha256:1")
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+    storage(tmp_path, {ONE: []})
+    with gzip.open(tmp_path / "overlay-layers" / f"{ONE}.tar-split.gz", "wb", 1) as file:
+        for _ in range(400):
+            file.write(b" " * (1 << 20))
+    program = [sys.executable, "-I", "-S", layerreader.__file__, str(tmp_path), "overlay", ONE]
+    done = subprocess.run(["prlimit", "--as=300000000", *program], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"layer {ONE}: Expecting value")
+
+
+def test_records_of_odd_kinds_are_passed_over(tmp_path: Path) -> None:
+    for kind, records in (
+        (
+            "images",
+            [{"id": 1, "layer": {}, "names": ["localhost/x"]}, {"id": "i", "layer": "a", "names": [1, "local/"]}],
+        ),
+        ("layers", [{"id": {}, "parent": []}, {"id": "a", "parent": "a", "diff-digest": []}]),
+    ):
+        (tmp_path / f"overlay-{kind}").mkdir()
+        (tmp_path / f"overlay-{kind}" / f"{kind}.json").write_text(json.dumps(records))
+    found = Storage(tmp_path, "overlay")
+    assert found.holders("local/") == {"i"}
+    assert found.readable_layers({"x"}) == {}
+    (tmp_path / "overlay-layers/layers.json").write_text("[" * 100_000)
+    assert found.readable_layers({"x"}) == {}
 
 
 @pytest.mark.parametrize(

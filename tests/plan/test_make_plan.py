@@ -247,15 +247,21 @@ def test_special_files_are_left_out_and_said(tmp_path: Path) -> None:
     assert plan.content.files == 1
 
 
-@pytest.mark.parametrize("tree", [None, "a" * 40])
-def test_twenty_thousand_files_are_planned(tmp_path: Path, tree: str | None) -> None:
-    for folder in range(100):
-        (tmp_path / f"d{folder}").mkdir()
+@pytest.fixture(scope="module")
+def many_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    for part in range(100):
+        (folder / f"d{part}").mkdir()
         for number in range(200):
-            (tmp_path / f"d{folder}/f{number}.txt").write_text(str(number))
-    fill(tmp_path, {"setup.py": "", ".dockerignore": "**/*.pyc\n**/__pycache__\n.venv\n*.log\ndata\n!data/keep\n"})
+            (folder / f"d{part}/f{number}.txt").write_text(str(number))
+    fill(folder, {"setup.py": "", ".dockerignore": "**/*.pyc\n**/__pycache__\n.venv\n*.log\ndata\n!data/keep\n"})
+    return folder
+
+
+@pytest.mark.parametrize("tree", [None, "a" * 40])
+def test_twenty_thousand_files_are_planned(many_files: Path, tree: str | None) -> None:
     packs = load_packs()
-    plan = make_plan(checkout_of(tmp_path, tree=tree), packs=packs, suite="bookworm", architecture="amd64")
+    plan = make_plan(checkout_of(many_files, tree=tree), packs=packs, suite="bookworm", architecture="amd64")
     assert len(plan.id) > 12
     assert plan.content.files == 20_002
 

@@ -42,9 +42,9 @@ def test_ignored_folders_are_not_entered_unless_something_below_is_kept(tmp_path
     assert [path for path, item in tree.items.items() if not item.ignored] == ["data/keep", "data/keep/b"]
 
 
-def test_a_folder_ten_thousand_levels_deep_is_one_error(tmp_path: Path) -> None:
+def test_a_folder_three_thousand_levels_deep_is_one_error(tmp_path: Path) -> None:
     folder = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(10_000):
+    for _ in range(3_000):  # more than a path has room for, and than Python calls itself
         os.mkdir("d", dir_fd=folder)
         below = os.open("d", os.O_RDONLY, dir_fd=folder)
         os.close(folder)
