@@ -4,6 +4,8 @@ The old form is Docker's `image/spec/v1.2.md` (`manifest.json`, layers as `ID/la
 newer one (Docker 25) is an OCI layout (image spec, image-layout.md) with `manifest.json` beside it; `podman save
 --format oci-archive` and `skopeo copy … oci-archive:` write the layout alone. Nothing is unpacked: a layer is a slice
 of the file.
+
+`docker save` writes one tag or several, of one image or several, and `docker load` takes the file compressed, too.
 """
 
 from __future__ import annotations
@@ -18,33 +20,48 @@ from typing import Any, BinaryIO, cast
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.image.compression import uncompressed
+from hpcbinder.image.index import find_manifest, pick
+from hpcbinder.image.manifest import Descriptor, Platform
 from hpcbinder.image.oci import check_digest, load_json, parse_config
 from hpcbinder.model import ImageConfig
 
 _METADATA_LIMIT = 8 << 20
 """Bytes of the largest manifest or configuration that is read; registries allow 4 MiB."""
 
-_ATTESTATION = "vnd.docker.reference.type"
-"""Annotation of BuildKit's provenance manifests, which are no images."""
-
 
 class DockerArchive:
-    """The one image in an archive; implements `OciImage`.
+    """An image in an archive; implements `OciImage`.
 
     Args:
         path: The tar file, uncompressed. It is opened anew for each use.
+        name: Which image (see `index.pick`); None for the only one.
+        platform: What it must be for, where there is one for each of several; None for this machine's, or the only one.
+        oci: Take it for an OCI layout if it can be read as both.
+        where: What to call it in errors; its path if None.
 
     Raises:
-        ConvertError: It is no such archive, holds none or several images, or its configuration is not the one its
-            digest promises.
+        ConvertError: It is no such archive, does not hold this image, holds several and none is chosen, or its
+            configuration is not the one its digest promises.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str | None = None,
+        platform: Platform | None = None,
+        *,
+        oci: bool = False,
+        where: str | None = None,
+    ) -> None:
         self._path = path
+        self._where = where or str(path)
         with self._open() as file:
             self._members = self._scan(file)
-            raw, blobs = self._image(file)
-        self.config: ImageConfig = parse_config(raw)
+            try:
+                self.raw_config, blobs = self._image(file, name, platform, oci)
+            except ConvertError as error:
+                raise (error if error.where else self._error(error.message, hint=error.hint)) from error
+        self.config: ImageConfig = parse_config(self.raw_config)
         if len(blobs) != len(self.config.diff_ids):
             raise self._error(
                 f"the image's manifest names {len(blobs)} layers, its configuration {len(self.config.diff_ids)}"
@@ -60,7 +77,7 @@ class DockerArchive:
             ((diff_id, self._find(name)) for diff_id, name in self._blobs.items() if diff_id in wanted),
             key=lambda item: item[1],
         ):
-            with self._open() as file, uncompressed(_Slice(file, offset, size), str(self._path)) as stream:
+            with self._open() as file, uncompressed(_Slice(file, offset, size), self._where) as stream:
                 yield diff_id, stream
 
     def _open(self) -> BinaryIO:
@@ -82,7 +99,7 @@ class DockerArchive:
                         members[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
                     elif member.islnk():
                         members[name] = posixpath.normpath(member.linkname)
-        except (tarfile.TarError, OSError, ValueError) as error:
+        except Exception as error:  # of many kinds: OverflowError and MemoryError for sizes, RecursionError for names
             raise self._error("is no tar archive, or a damaged one") from error
         size = file.seek(0, 2)
         if any(isinstance(place, tuple) and not 0 <= place[1] <= size - place[0] for place in members.values()):
@@ -106,44 +123,39 @@ class DockerArchive:
         file.seek(offset)
         return file.read(size)
 
-    def _image(self, file: BinaryIO) -> tuple[bytes, list[str]]:
+    def _image(self, file: BinaryIO, name: str | None, platform: Platform | None, oci: bool) -> tuple[bytes, list[str]]:
         """The raw configuration, and the members its layers are in."""
-        if "manifest.json" in self._members:
-            listed = load_json(b'{"images":%s}' % self._read(file, "manifest.json"), "manifest")["images"]
-            image = self._only(listed if isinstance(listed, list) else [])
-            raw = self._read(file, image.get("Config"))
-            promised = posixpath.basename(str(image["Config"])).removesuffix(".json")
-            if len(promised) == 64 and hashlib.sha256(raw).hexdigest() != promised:
-                raise self._error("the image's configuration is not the one its digest promises")
-            return raw, [name for name in _list(image, "Layers") if isinstance(name, str)]
-        if "index.json" in self._members:
-            return self._layout_image(file, load_json(self._read(file, "index.json"), "index"))
-        raise self._error("holds no image: neither manifest.json nor index.json")
+        if "index.json" in self._members and (oci or "manifest.json" not in self._members):
+            index = load_json(self._read(file, "index.json"), "index")
+            manifest = find_manifest(index, name, platform, lambda blob: self._blob(file, blob))
+            return self._blob(file, manifest.config), [_blob_name(layer) for layer in manifest.layers]
+        if "manifest.json" not in self._members:
+            raise self._error("holds no image: neither manifest.json nor index.json")
+        listed = load_json(b'{"images":%s}' % self._read(file, "manifest.json"), "manifest")["images"]
+        image = self._chosen(listed if isinstance(listed, list) else [], name)
+        raw = self._read(file, image.get("Config"))
+        promised = posixpath.basename(str(image["Config"])).removesuffix(".json")
+        if len(promised) == 64 and hashlib.sha256(raw).hexdigest() != promised:
+            raise self._error("the image's configuration is not the one its digest promises")
+        return raw, [layer for layer in _list(image, "Layers") if isinstance(layer, str)]
 
-    def _layout_image(self, file: BinaryIO, index: dict[str, Any]) -> tuple[bytes, list[str]]:
-        for _ in range(4):  # an index may hold an index; who nests deeper means harm
-            descriptor = self._only([m for m in _list(index, "manifests") if not _is_attestation(m)])
-            manifest = load_json(self._blob(file, descriptor), "manifest")
-            if "config" in manifest:
-                raw = self._blob(file, manifest["config"])
-                return raw, [_blob_name(layer) for layer in _list(manifest, "layers")]
-            index = manifest
-        raise self._error("the image's indexes are nested too deep")
+    def _chosen(self, listed: list[Any], name: str | None) -> dict[str, Any]:
+        found: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+        for image in listed:
+            if not isinstance(image, dict):
+                raise self._error("manifest.json is damaged: it lists what is no image")
+            found.append((tuple(tag for tag in _list(image, "RepoTags") if isinstance(tag, str)), image))
+        return pick(found, name)
 
-    def _blob(self, file: BinaryIO, descriptor: object) -> bytes:
-        name = _blob_name(descriptor)
+    def _blob(self, file: BinaryIO, blob: Descriptor) -> bytes:
+        name = _blob_name(blob)
         raw = self._read(file, name)
-        if hashlib.sha256(raw).hexdigest() != posixpath.basename(name):
+        if len(raw) != blob.size or f"sha256:{hashlib.sha256(raw).hexdigest()}" != blob.digest:
             raise self._error(f"{name} in the archive is not what its digest promises")
         return raw
 
-    def _only(self, images: list[Any]) -> dict[str, Any]:
-        if len(images) != 1 or not isinstance(images[0], dict):
-            raise self._error(f"holds {len(images)} images where one is expected", hint="save one image, by its tag")
-        return images[0]
-
     def _error(self, message: str, *, hint: str | None = None) -> ConvertError:
-        return ConvertError(message, where=str(self._path), hint=hint)
+        return ConvertError(message, where=self._where, hint=hint)
 
 
 def _list(data: dict[str, Any], key: str) -> list[Any]:
@@ -151,14 +163,8 @@ def _list(data: dict[str, Any], key: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _is_attestation(descriptor: object) -> bool:
-    annotations = descriptor.get("annotations") if isinstance(descriptor, dict) else None
-    return isinstance(annotations, dict) and _ATTESTATION in annotations
-
-
-def _blob_name(descriptor: object) -> str:
-    digest = check_digest(descriptor.get("digest") if isinstance(descriptor, dict) else None)
-    return f"blobs/{digest.replace(':', '/')}"
+def _blob_name(blob: Descriptor) -> str:
+    return f"blobs/{check_digest(blob.digest).replace(':', '/')}"
 
 
 class _Slice(io.RawIOBase):

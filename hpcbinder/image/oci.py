@@ -95,6 +95,15 @@ def parse_config(raw: bytes) -> ImageConfig:
     )
 
 
+def raw_config(image: OciImage) -> bytes:
+    """The bytes of an image's configuration: those whose digest is its id where the image has them as `raw_config`
+    (registries' and archives' do), else the same said anew."""
+    raw = getattr(image, "raw_config", None)
+    if isinstance(raw, bytes) and f"sha256:{hashlib.sha256(raw).hexdigest()}" == image.config.digest:
+        return raw
+    return dump_config(image.config)
+
+
 def dump_config(config: ImageConfig) -> bytes:
     """Write an image configuration (OCI image spec, config.md): one and the same for equal ones, whatever engine they
     are from. `parse_config` gives back all but the digest, which is this text's.

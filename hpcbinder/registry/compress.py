@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from hpcbinder.process import usable_cores
 from hpcbinder.registry.manifest import Descriptor
 
 _BLOCK = 1 << 20
@@ -41,7 +41,7 @@ def compress(stream: BinaryIO, out: BinaryIO) -> Compressed:
     import deflate
 
     plain, packed, size = hashlib.sha256(), hashlib.sha256(), 0
-    threads = max(1, min(8, len(os.sched_getaffinity(0))))
+    threads = max(1, min(8, usable_cores()))
     waiting: deque[Future[bytearray]] = deque()
 
     def take() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,7 @@ from hpcbinder.progress import Reporter
 from hpcbinder.registry.client import Client
 from hpcbinder.registry.compress import Compressed, compress
 from hpcbinder.registry.known import KnownLayers
-from hpcbinder.registry.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor
+from hpcbinder.registry.manifest import OCI_MANIFEST, Descriptor, dump_manifest
 from hpcbinder.registry.reference import Reference
 from hpcbinder.registry.transport import Unreachable, resolve
 
@@ -28,8 +27,6 @@ _PARALLEL = 3
 _ACTIONS = "pull,push"
 _CHUNK = 8 << 20
 """Bytes of a piece where a blob may not be sent at once."""
-_ANNOTATED = "org.opencontainers.image."
-"""Beginning of the labels that the image spec (annotations.md) has as annotations of manifests too."""
 
 
 def push(
@@ -55,16 +52,7 @@ def push(
     blobs = uploads.layers(image, known, scratch)
     config = Descriptor(f"sha256:{hashlib.sha256(raw_config).hexdigest()}", len(raw_config))
     uploads.bring(config, lambda: io.BytesIO(raw_config))
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": _described(OCI_CONFIG, config),
-        "layers": [_described(OCI_LAYER, blobs[diff_id]) for diff_id in image.config.diff_ids],
-        "annotations": {
-            name: text for name, text in image.config.labels.items() if name.startswith(_ANNOTATED) and text
-        },
-    }
-    raw = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode("ascii")
+    raw = dump_manifest(config, [blobs[diff_id] for diff_id in image.config.diff_ids], image.config.labels)
     digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
     response = client.request(
         "PUT",
@@ -345,7 +333,3 @@ class _Progress:
     def stop(self) -> None:
         """Make all who still send give up."""
         self._stopped = True
-
-
-def _described(kind: str, blob: Descriptor) -> dict[str, object]:
-    return {"mediaType": kind, "digest": blob.digest, "size": blob.size}

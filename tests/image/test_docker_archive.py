@@ -79,7 +79,9 @@ def layout(*layers: tuple[bytes, bytes], nested: bool = False) -> dict[str, byte
         return {"digest": f"sha256:{sha256(raw)}", "size": len(raw)}
 
     config = blob(config_json(*(plain for plain, _ in layers)))
-    image = blob(json.dumps({"config": config, "layers": [blob(stored) for _, stored in layers]}).encode())
+    media = {"mediaType": "application/vnd.oci.image.layer.v1.tar"}
+    manifest = {"schemaVersion": 2, "config": config, "layers": [{**media, **blob(stored)} for _, stored in layers]}
+    image = blob(json.dumps(manifest).encode())
     if nested:
         attestation = {**blob(b"{}"), "annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
         image = blob(json.dumps({"manifests": [image, attestation]}).encode())
@@ -129,6 +131,21 @@ def test_the_newer_form_has_both(tmp_path: Path) -> None:
     assert contents(DockerArchive(archive(tmp_path / "a.tar", files)), ONE_ID) == {ONE_ID: ONE}
 
 
+@pytest.mark.parametrize(
+    ("wanted", "found"), [("x:1", ONE_ID), ("y", TWO_ID), ("localhost/y:latest", TWO_ID), ("@0", ONE_ID)]
+)
+def test_one_of_several_images(tmp_path: Path, wanted: str, found: str) -> None:
+    one, two = old_form(ONE), old_form(TWO, RepoTags=["localhost/y:latest"], Layers=["two/layer.tar"])
+    listed = [*json.loads(one["manifest.json"]), *json.loads(two["manifest.json"])]
+    files = {**one, **two, "two/layer.tar": TWO, "id0/layer.tar": ONE, "manifest.json": json.dumps(listed).encode()}
+    path = archive(tmp_path / "a.tar", files)
+    assert DockerArchive(path, wanted).config.diff_ids == (found,)
+    with pytest.raises(ConvertError, match=r"holds 2 images .*: x:1 \(@0\), localhost/y:latest \(@1\)"):
+        DockerArchive(path)
+    with pytest.raises(ConvertError, match="holds no image 'z'"):
+        DockerArchive(path, "z")
+
+
 def test_a_stream_is_read_in_small_steps(tmp_path: Path) -> None:
     image = DockerArchive(archive(tmp_path / "a.tar", old_form(ONE)))
     for _, stream in image.layers([ONE_ID]):
@@ -144,7 +161,7 @@ def test_a_stream_is_read_in_small_steps(tmp_path: Path) -> None:
         ({}, "holds no image"),
         ({"manifest.json": b"[]"}, "holds 0 images"),
         ({"manifest.json": b"{"}, "no JSON"),
-        ({"manifest.json": b"[[]]"}, "where one is expected"),
+        ({"manifest.json": b"[[]]"}, "lists what is no image"),
         ({"manifest.json": b'[{"Config":["a"]}]'}, "no text"),
         ({"manifest.json": b'[{"Config":"a"},{"Config":"b"}]'}, "holds 2 images"),
         (old_form(ONE, Config="../../etc/passwd"), "does not hold '../../etc/passwd'"),
@@ -156,11 +173,12 @@ def test_a_stream_is_read_in_small_steps(tmp_path: Path) -> None:
             {**old_form(ONE), f"{sha256(config_json(ONE))}.json": config_json(TWO)},
             "not the one its digest promises",
         ),
-        ({"index.json": b'{"manifests":[{"digest":"sha256:../x"}]}'}, "no SHA-256"),
-        ({"index.json": b'{"manifests":[3]}'}, "where one is expected"),
+        ({"index.json": b'{"manifests":[{"digest":"sha256:../x","size":1}]}'}, "no SHA-256"),
+        ({"index.json": b'{"manifests":[{"digest":"sha256:0"}]}'}, "without a size"),
+        ({"index.json": b'{"manifests":[3]}'}, "manifest is damaged"),
         (
             {
-                "index.json": json.dumps({"manifests": [{"digest": f"sha256:{sha256(b'a')}"}]}).encode(),
+                "index.json": json.dumps({"manifests": [{"digest": f"sha256:{sha256(b'a')}", "size": 1}]}).encode(),
                 f"blobs/sha256/{sha256(b'a')}": b"b",
             },
             "not what its digest promises",
@@ -172,6 +190,18 @@ def test_a_damaged_archive_is_one_clear_error(tmp_path: Path, files: dict[str, b
     with pytest.raises(ConvertError, match=words) as caught:
         contents(DockerArchive(path), ONE_ID)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_headers_that_python_gives_up_on_are_one_clear_error(tmp_path: Path, kind: bytes) -> None:
+    """A thousand names in a row, for each of which tarfile calls itself; and sizes that no memory has."""
+    member = tarfile.TarInfo("././@LongLink")
+    member.type = kind
+    for size, count in ((0, 1100), (1 << 50, 1), ((1 << 64) - 1, 1)):
+        member.size = size
+        (tmp_path / "x.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) * count)
+        with pytest.raises(ConvertError, match="no tar archive, or a damaged one|holds no image"):
+            DockerArchive(tmp_path / "x.tar")
 
 
 def test_a_cut_or_foreign_file_is_one_clear_error(tmp_path: Path) -> None:
