@@ -191,6 +191,62 @@ class Python:
 
 
 @dataclass(frozen=True)
+class TextFile:
+    """A file of the image whose whole text is known.
+
+    Attributes:
+        text: Its text.
+        mode: Its permissions.
+    """
+
+    text: str
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change of a text file that came with a package, made where the file is there.
+
+    Attributes:
+        path: The file.
+        pattern: Regular expression (`re`, with `^` and `$` at lines' ends) of what is replaced.
+        by: What stands there then, with `\\1` for a group.
+    """
+
+    path: str
+    pattern: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What a step leaves in the image, as data: for a builder that runs nothing. The step's script does the same.
+
+    Paths are absolute, in the image.
+
+    Attributes:
+        prefix: The Python environment that it makes or fills (`/opt/env`); "" for none.
+        interpreter: What a new environment stands on (`/usr/bin/python3`); "" where it is there already.
+        python: `X.Y.Z` of that environment's interpreter.
+        wheels: Name in the step's `data` of a requirements file with hashes: wheels to unpack into the environment; ""
+            for none.
+        without: Globs of what the image does not get of them (`fnmatch`: `*` also matches `/`).
+        but: Globs of what it gets of that all the same.
+        edits: Changes of what they brought.
+        files: Path -> a file that is put there.
+    """
+
+    prefix: str = ""
+    interpreter: str = ""
+    python: str = ""
+    wheels: str = ""
+    without: tuple[str, ...] = ()
+    but: tuple[str, ...] = ()
+    edits: tuple[Edit, ...] = ()
+    files: Mapping[str, TextFile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Step:
     """One layer of the image: a script and what it reads. Nothing of it is ever interpolated into a Dockerfile.
 
@@ -215,6 +271,7 @@ class Step:
         apart: Folders of the image (`/opt/env`) that the step fills apart from the others: it runs on the image as it
             is before the first step of its stage, and then what it made there is copied in. So nothing that other
             steps of the stage installed runs with its credentials, and its layer holds only what it adds.
+        assembly: What the script leaves, as data; None if only running it tells.
     """
 
     stage: Stage
@@ -229,6 +286,7 @@ class Step:
     into_repo: bool = False
     image: str = ""
     apart: tuple[str, ...] = ()
+    assembly: Assembly | None = None
 
 
 @dataclass(frozen=True)
@@ -369,7 +427,7 @@ class Plan:
             "base": self.base,
             # Where it came from is not what it is: its digest says that.
             "python": dataclasses.replace(self.python, source=""),
-            "steps": [dataclasses.replace(step, reason="") for step in self.steps],
+            "steps": [_identity(step) for step in self.steps],
             "content": self.content.digest,
             "env": self.env,
             "path": self.path,
@@ -380,12 +438,20 @@ class Plan:
         return f"{self.name}-{fingerprint(identity)[:12]}"
 
 
+def _identity(step: Step) -> dict[str, Any]:
+    """What a step is, without its reason, and without the other way to say what its script does."""
+    whole = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+    return {**{name: value for name, value in whole.items() if name != "assembly"}, "reason": ""}
+
+
 @dataclass(frozen=True)
 class ImageConfig:
     """What an image is, in the OCI image spec's terms (config.md).
 
     Attributes:
         digest: `sha256:…` of the config, which engines call the image id.
+        diff_ids: Of the layers, the lowest first. Of an image that was assembled only the base's are those of a tar;
+            the others name what a squashed layer was made of.
         created: RFC 3339 time or "".
         user: Who its process runs as where an engine starts it, "" for root.
         ports: `8888/tcp`, that it says it listens on.
@@ -436,7 +502,7 @@ class Entry:
 
     Attributes:
         image: `{"name": tag in the engine, "digest": "sha256:…", "engine": its name}`.
-        formats: Format (`sif`, `squashfs`, `shifter`) -> path, relative to the entry's folder in the record, absolute
+        formats: Format (`sif`, `squashfs`, `shifter` …) -> path, relative to the entry's folder in the record, absolute
             once loaded.
         size: Bytes of the squashfs.
         timings: Phase -> seconds.
@@ -445,6 +511,7 @@ class Entry:
         timestamp: Unix time (s) of the commit, which its files have at the latest; 0 where it was not recorded.
         pushed: Reference in a registry -> digest it was given there.
         python: The environment's interpreter, None where it was not recorded.
+        compression: `{"name": compressor and level ("gzip:6"), "why": sentence}`; {} where it was not recorded.
     """
 
     id: str
@@ -470,3 +537,4 @@ class Entry:
     pushed: Mapping[str, str] = field(default_factory=dict)
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     python: Python | None = None
+    compression: Mapping[str, str] = field(default_factory=dict)

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
 class Unheard(Exception):
     """Whoever read what is said went away in the middle of the work, which stops: as a SIGPIPE would have it."""
+
+
+@dataclass
+class Clock:
+    """Seconds spent in each phase."""
+
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[phase] = round(self.timings.get(phase, 0.0) + time.monotonic() - start, 3)
 
 
 class Reporter(Protocol):

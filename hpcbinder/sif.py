@@ -21,11 +21,13 @@ _VERSION = b"01\0"
 _HEADER = struct.Struct("<32s10s3s3s16s8q")
 _DESCRIPTOR = struct.Struct("<i?III3q4q128s384s")
 _PARTITION = struct.Struct("<ii3s")
+_SBOM = struct.Struct("<i")
 _DESCRIPTORS_AT = 4096
 _SLOTS = 48
 _GROUPS = 0xF0000000
 _GROUP = _GROUPS | 1
 _SQUASHFS = 1
+_ENCRYPTED = (5, 6)
 _PRIMARY_SYSTEM = 2
 _NO_OWNER = 0
 ALIGNMENT = 4096
@@ -65,6 +67,24 @@ class Kind(enum.IntEnum):
     OCI_BLOB = 0x400B
 
 
+class SbomFormat(enum.IntEnum):
+    """What a bill of materials is written in (sif's SBOMFormat); the names are those that `apptainer sif add` takes."""
+
+    CYCLONEDX_JSON = 1
+    CYCLONEDX_XML = 2
+    GITHUB_JSON = 3
+    SPDX_JSON = 4
+    SPDX_RDF = 5
+    SPDX_TAG_VALUE = 6
+    SPDX_YAML = 7
+    SYFT_JSON = 8
+
+    @property
+    def text(self) -> str:
+        """`cyclonedx-json`, …."""
+        return self.name.lower().replace("_", "-")
+
+
 FILE_SYSTEMS = {1: "squashfs", 2: "ext3", 3: "immutable", 4: "raw", 5: "encrypted squashfs", 6: "gocryptfs squashfs"}
 """What a partition holds (sif's FSType)."""
 PARTITIONS = {1: "system", 2: "primary system", 3: "data", 4: "overlay"}
@@ -80,11 +100,13 @@ class SifObject:
         name: At most 127 bytes of UTF-8.
         content: The bytes; or, so that a squashfs of gigabytes is generated in place, a function that gets the open
             file and an offset (bytes), writes there and returns how many bytes it wrote.
+        sbom: What a bill of materials is written in.
     """
 
     kind: Kind
     name: str
     content: bytes | Callable[[BinaryIO, int], int]
+    sbom: SbomFormat | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +142,20 @@ class Descriptor:
             return None
         return self.extra.partition(b"\0")[0].decode("ascii", "replace")
 
+    @property
+    def sbom(self) -> SbomFormat | None:
+        """What a bill of materials is written in; None of other objects, and where the number means nothing."""
+        (number,) = _SBOM.unpack_from(self.extra)
+        return SbomFormat(number) if self.kind == Kind.SBOM and number in SbomFormat._value2member_map_ else None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The PGP key that a signature says it was made with, in hex; None of signatures with other keys."""
+        if self.kind != Kind.SIGNATURE:
+            return None
+        # sif's signature: the hash's number, then the key's fingerprint, of 20 bytes for PGP and none for other keys.
+        return self.extra[4:24].hex() if any(self.extra[4:24]) else None
+
 
 @dataclass(frozen=True)
 class Sif:
@@ -141,6 +177,12 @@ class Sif:
     tables: int
     size: int
     launch: str
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the root file system needs a key to be read."""
+        partitions = [d.partition for d in self.descriptors if d.partition is not None]
+        return any(system in _ENCRYPTED and part == _PRIMARY_SYSTEM for system, part in partitions)
 
 
 def write_sif(
@@ -184,6 +226,8 @@ def write_sif(
         if obj.kind is Kind.PARTITION:
             start = -(-position // ALIGNMENT) * ALIGNMENT
             extra = _PARTITION.pack(_SQUASHFS, _PRIMARY_SYSTEM, arch)
+        elif obj.sbom is not None:
+            extra = _SBOM.pack(obj.sbom)
         if callable(obj.content):
             size = obj.content(out, start)
         else:
@@ -228,10 +272,16 @@ def primary_partition(path: Path) -> tuple[int, int]:
     """Where the squashfs that runs is: (offset, size), in bytes.
 
     Raises:
-        ConvertError: As `read_sif`; or there is no such partition, or it is no plain squashfs.
+        ConvertError: As `read_sif`; or there is no such partition, or it is encrypted or no squashfs.
     """
     for descriptor in read_sif(path).descriptors:
         if descriptor.partition is not None and descriptor.partition[1] == _PRIMARY_SYSTEM:
+            if descriptor.partition[0] in _ENCRYPTED:
+                raise ConvertError(
+                    f"the SIF's root file system is encrypted ({FILE_SYSTEMS[descriptor.partition[0]]})",
+                    where=str(path),
+                    hint="Apptainer runs it with its key (--pem-path, --passphrase); here, take what it was made from",
+                )
             if descriptor.partition[0] != _SQUASHFS:
                 raise ConvertError("the primary partition of the SIF is no plain squashfs", where=str(path))
             return descriptor.offset, descriptor.size

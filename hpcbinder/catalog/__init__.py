@@ -1,6 +1,6 @@
 """The images there are: content-addressed folders on a shared file system, no database."""
 
-from hpcbinder.catalog.files import make_folder, remove_tree, write_atomic
+from hpcbinder.catalog.files import make_folder, remove_tree, sync_folder, write_atomic
 from hpcbinder.catalog.logs import LogBook
 from hpcbinder.catalog.logs import read as read_log
 from hpcbinder.catalog.record import dump, parse
@@ -19,5 +19,6 @@ __all__ = [
     "read_log",
     "remove_tree",
     "size_on_disk",
+    "sync_folder",
     "write_atomic",
 ]

@@ -5,6 +5,7 @@ A store is a folder:
     version               "1"
     images/ID/            a finished image: record.json and its formats
     layers/, bases/       caches of convert and bases, named by content
+    wheels/               packages and what they became as layers (hpcbinder.wheels)
     blobs/                what layers became when they were pushed, named by DiffID
     pins/, interpreters/  what the room of bases found out once
     registered/ID.json    kernels a person registered of a site's image
@@ -288,6 +289,18 @@ class Catalog:
         """Whether an entry's image lies in the writable store."""
         return any(place.is_dir() for place in self._places(self.path, _checked(entry.id)))
 
+    def folder(self, entry: Entry) -> Path:
+        """The folder that an entry's files lie in.
+
+        Raises:
+            CatalogError: The image is not in the catalog (any more).
+        """
+        for store in (self.path, *self.site):
+            for place in self._places(store, _checked(entry.id)):
+                if all(Path(path).is_relative_to(place) for path in entry.formats.values()) and place.is_dir():
+                    return place
+        raise CatalogError(f"no image {entry.id} in the catalog (any more)")
+
     @contextmanager
     def running(self, entry: Entry) -> Iterator[None]:
         """Let others know that an image is being run, as far as its file system can: see `is_running`."""
@@ -308,12 +321,19 @@ class Catalog:
         """Whether somebody runs an image (`running`)."""
         for path in entry.formats.values():
             try:
-                with open(path, "r+b") as file:  # noqa: PTH123 (NFS wants it open for writing)
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # NFS wants a file open for writing, which a folder cannot be.
+                way = os.O_RDONLY if Path(path).is_dir() else os.O_RDWR
+                descriptor = os.open(path, way | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
             except OSError:
                 continue
+            finally:
+                os.close(descriptor)
         return False
 
     def add(self, entry: Entry, folder: Path) -> Entry:

@@ -83,9 +83,10 @@ class BuildConfig:
 
     engine: str = _setting(
         Spec(
-            '"auto", "docker", "podman" or "buildah"',
-            "What builds images; auto takes the first that can: Docker, podman, buildah (docs/engines.md).",
-            one_of("auto", "docker", "podman", "buildah"),
+            '"auto", "none", "docker", "podman" or "buildah"',
+            "What builds images. none assembles them of squashed packages and runs nothing; auto does so where every "
+            "step is data, and else takes the first engine that can: Docker, podman, buildah (docs/engines.md).",
+            one_of("auto", "none", "docker", "podman", "buildah"),
         ),
         "auto",
     )
@@ -110,8 +111,9 @@ class BuildConfig:
     formats: tuple[str, ...] = _setting(
         Spec(
             "list",
-            "What an image is converted to: sif (Apptainer, Singularity), squashfs (Charliecloud, enroot), shifter.",
-            one_of("sif", "squashfs", "shifter"),
+            "What an image is converted to (docs/runtimes.md): sif, squashfs, shifter, charliecloud, enroot, "
+            "podman-hpc, oci.",
+            one_of("sif", "squashfs", "shifter", "charliecloud", "enroot", "podman-hpc", "oci"),
             separator=",",
         ),
         ("sif", "squashfs"),
@@ -127,10 +129,11 @@ class BuildConfig:
     compression: str = _setting(
         Spec(
             "text",
-            "Compression of squashfs: gzip, zstd, xz or lz4 (docs/images.md), with a level as in gzip:6.",
+            "Compression of squashfs: gzip, zstd, xz or lz4, with a level as in gzip:6; auto takes zstd if all that "
+            "mounts images here is known to read it, and gzip if not (docs/images.md).",
             read_compression,
         ),
-        "gzip",
+        "auto",
     )
     dockerd: str | None = _setting(
         Spec(
@@ -455,6 +458,29 @@ class KernelsConfig:
 
 
 @dataclass(frozen=True)
+class ShifterConfig:
+    """Shifter's image gateway (docs/runtimes.md, "Shifter")."""
+
+    gateway: str | None = _setting(
+        Spec(
+            "URL",
+            "Gateway that imports images of the format shifter, as in udiRoot.conf's imageGateway; without it they are "
+            "only written.",
+            matching(URL, "an http(s) URL"),
+            optional=True,
+        )
+    )
+    system: str | None = _setting(
+        Spec(
+            "text",
+            "The system that images are imported for, as in udiRoot.conf.",
+            matching(r"[A-Za-z0-9][A-Za-z0-9._-]*", "a system's name"),
+            optional=True,
+        )
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration; `Config()` is the built-in defaults alone.
 
@@ -471,6 +497,7 @@ class Config:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     buildpacks: BuildpacksConfig = field(default_factory=BuildpacksConfig)
     kernels: KernelsConfig = field(default_factory=KernelsConfig)
+    shifter: ShifterConfig = field(default_factory=ShifterConfig)
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -484,6 +511,7 @@ SECTIONS: dict[str, type[Any]] = {
     "runtime": RuntimeConfig,
     "buildpacks": BuildpacksConfig,
     "kernels": KernelsConfig,
+    "shifter": ShifterConfig,
 }
 
 

@@ -149,6 +149,6 @@ def read_bind(key: str, text: str, source: Source) -> str:
 
 
 def read_compression(key: str, text: str, source: Source) -> str:
-    what = "gzip, gzip:1 to gzip:12, zstd, zstd:1 to zstd:22, xz, xz:0 to xz:9, lz4, or lz4:1 to lz4:12"
-    matching(r"(gzip|lz4)(:([1-9]|1[0-2]))?|zstd(:([1-9]|1[0-9]|2[0-2]))?|xz(:[0-9])?", what)(key, text, source)
+    what = "auto, gzip, gzip:1 to gzip:12, zstd, zstd:1 to zstd:22, xz, xz:0 to xz:9, lz4, or lz4:1 to lz4:12"
+    matching(r"auto|(gzip|lz4)(:([1-9]|1[0-2]))?|zstd(:([1-9]|1[0-9]|2[0-2]))?|xz(:[0-9])?", what)(key, text, source)
     return text

@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from hpcbinder.catalog import make_folder, sync_folder
+
+__all__ = ["make_folder", "new_file", "sync_folder"]
+
 
 @contextmanager
 def new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
@@ -17,23 +21,3 @@ def new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
         out.flush()
         os.fchmod(out.fileno(), mode)
         os.fsync(out.fileno())
-
-
-def make_folder(path: Path) -> None:
-    """A folder that others may read; one that exists is left as it is."""
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        return
-    path.chmod(0o755)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder outlive a crash of the machine, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)

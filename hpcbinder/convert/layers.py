@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -30,11 +30,13 @@ class LayerCache:
     Args:
         folder: Shared by all who may use the layers; made if it is not there.
         options: How layers are squashed; part of every file's name.
+        jobs: Threads that compress, None for one per usable core.
     """
 
-    def __init__(self, folder: Path, options: Options) -> None:
+    def __init__(self, folder: Path, options: Options, jobs: int | None = None) -> None:
         self._folder = folder
         self._options = options
+        self._jobs = jobs
         self._parameters = f"{options.compressor}{options.effective_level}-{options.block_size}-v{_FORM}"
 
     def path(self, diff_id: str) -> Path:
@@ -57,16 +59,41 @@ class LayerCache:
         diff_ids = image.config.diff_ids
         make_folder(self._folder)
         with ExitStack() as locks:
-            missing = self._missing(diff_ids)
+            missing = self.missing(diff_ids)
             # One order for all processes, so that none waits for another in a circle.
             for diff_id in sorted(missing):
                 locks.enter_context(self._lock(diff_id, reporter))
-            missing = self._missing(missing)
+            missing = self.missing(missing)
             if missing:
                 self._squash(image, missing, len(set(diff_ids)), scratch, reporter)
         return [self.path(diff_id) for diff_id in diff_ids]
 
-    def _missing(self, diff_ids: Sequence[str]) -> list[str]:
+    def ensure_made(self, identity: str, make: Callable[[Path], None], scratch: Path, reporter: Reporter) -> Path:
+        """Have a layer that is of no image's tar.
+
+        Args:
+            identity: `sha256:…` of what it is made of.
+            make: Writes it; the same bytes for the same identity.
+            scratch: Folder for unfinished files, on the cache's file system.
+
+        Returns:
+            Its file.
+
+        Raises:
+            ConvertError, OSError: It cannot be written.
+        """
+        path = self.path(identity)
+        make_folder(self._folder)
+        if not path.exists():
+            with self._lock(identity, reporter):
+                if not path.exists():
+                    unfinished = scratch / path.name
+                    make(unfinished)
+                    _publish(unfinished, path)
+        return path
+
+    def missing(self, diff_ids: Sequence[str]) -> list[str]:
+        """Which of some layers have not been squashed yet, each once."""
         return [diff_id for diff_id in dict.fromkeys(diff_ids) if not self.path(diff_id).exists()]
 
     def _squash(self, image: OciImage, missing: list[str], total: int, scratch: Path, reporter: Reporter) -> None:
@@ -77,7 +104,7 @@ class LayerCache:
             number = total - len(waiting) + 1
             reporter.phase("convert", f"compressing layer {number} of {total}", (number - 1) / total)
             unfinished = scratch / self.path(diff_id).name
-            actual = write_layer(stream, unfinished, self._options)
+            actual = write_layer(stream, unfinished, self._options, jobs=self._jobs)
             if actual != diff_id:
                 unfinished.unlink()
                 raise ConvertError(

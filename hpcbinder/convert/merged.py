@@ -20,10 +20,25 @@ class Merged:
         newest: See `merge`.
     """
 
-    def __init__(self, layers: Sequence[Path], newest: int) -> None:
+    def __init__(self, layers: Sequence[Path], newest: int | None) -> None:
         self._layers = layers
         self._newest = newest
         self._place: tuple[Path, int, int] | None = None
+        self._may_link = True
+
+    @classmethod
+    def existing(cls, path: Path, offset: int, size: int, *, may_link: bool) -> Merged:
+        """One that is there already.
+
+        Args:
+            offset: Where in `path` it begins, bytes.
+            size: Its bytes.
+            may_link: Whether files may become other names of `path`, or must be copies because it is somebody else's
+                to change.
+        """
+        merged = cls((), None)
+        merged._place, merged._may_link = (path, offset, size), may_link
+        return merged
 
     @property
     def where(self) -> tuple[Path, int, int]:
@@ -49,14 +64,22 @@ class Merged:
 
     def whole_file(self, path: Path) -> None:
         """Make `path` a file that is the squashfs and nothing else: another name of one there is already, if any."""
-        if self._place is not None and self._place[1] == 0:
+        if self._place is not None and self._place[1] == 0 and self._may_link:
             try:
                 path.hardlink_to(self._place[0])
                 return
             except OSError:
                 pass  # a file system without hard links: a copy
         with new_file(path, 0o644) as out:
-            self.write(path, out, 0)
+            size = self.write(path, out, 0)
+        if not self._may_link:
+            self._place, self._may_link = (path, 0, size), True
+
+    def rename(self, path: Path, target: Path) -> None:
+        """Give a file made by `whole_file` another name."""
+        path.replace(target)
+        if self._place is not None and self._place[0] == path:
+            self._place = (target, *self._place[1:])
 
 
 def _copy(source: BinaryIO, start: int, out: BinaryIO, offset: int, size: int) -> None:
@@ -69,8 +92,8 @@ def _copy(source: BinaryIO, start: int, out: BinaryIO, offset: int, size: int) -
             if count == 0:
                 break
             done += count
-    except OSError:
-        pass  # the file system cannot; what stays to be done is read and written, and a full disk found then
+    except (AttributeError, OSError):
+        pass  # Python or the file system cannot; what stays to be done is read and written, and a full disk found then
     source.seek(start + done)
     out.seek(offset + done)
     while done < size:

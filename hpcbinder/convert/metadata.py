@@ -1,8 +1,8 @@
 """The uppermost layer of every converted image: what the runtimes look for inside it.
 
 Apptainer reads `/.singularity.d` (internal/pkg/build/sources/base_environment.go, the runtime's action_script.sh),
-Charliecloud `/ch/environment` (ch-run(1)); both, and Shifter, need mount points that are there already, since a
-squashfs cannot get new ones.
+Charliecloud `/ch/environment` (ch-run(1)), enroot files in `/etc` (`hpcbinder.convert.enroot`); they, and Shifter, need
+mount points that are there already, since a squashfs cannot get new ones.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hpcbinder.contract import LABEL_PREFIX, PROFILE, STEP_DIR
+from hpcbinder.convert import enroot
 from hpcbinder.convert.environment import charliecloud_file, image_environment, runscript, shell_exports
+from hpcbinder.convert.stack import Stack
 from hpcbinder.model import ImageConfig
 
 _EMPTY_SCRIPT = "#!/bin/sh\n"
@@ -59,6 +61,12 @@ BUILD_ONLY = (STEP_DIR.rpartition("/")[2], ".containerenv", "secrets")
 """What engines mount in /run while they build: some leave the empty places in a layer, some take even those away that
 were there before, and the folder's time is then the build's."""
 
+RUNSCRIPT = "/.singularity.d/runscript"
+"""What does in the image what `docker run` does."""
+
+_OWN_LIMIT = 1 << 16
+"""Bytes of the longest file of a person's that ours is added to; a longer one is left as it is."""
+
 _LINKS = {"singularity": ".singularity.d/runscript", "environment": ".singularity.d/env/90-environment.sh"}
 """What Singularity before 3.0 looks for."""
 
@@ -73,8 +81,11 @@ class Metadata:
         environment: Path in the image -> script that sets the image's variables.
         runscript: What `apptainer run` runs.
         charliecloud: Text of `/ch/environment`.
-        lost: Variables that `/ch/environment` cannot carry.
+        lost: File in the image -> variables it cannot carry.
         ours: The image was built by hpcbinder.
+        variables: What `environment` sets.
+        workdir: Where a command begins.
+        volumes: Folders that can be written to.
     """
 
     deffile: str
@@ -82,8 +93,11 @@ class Metadata:
     environment: Mapping[str, str]
     runscript: str
     charliecloud: str
-    lost: tuple[str, ...]
+    lost: Mapping[str, tuple[str, ...]]
     ours: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    workdir: str = ""
+    volumes: tuple[str, ...] = ()
 
     def inspect_json(self) -> bytes:
         """What `apptainer inspect` reads out of a SIF (pkg/inspect/metadata.go)."""
@@ -105,7 +119,8 @@ def describe(config: ImageConfig, labels: Mapping[str, str], origin: str) -> Met
         origin: What it was made from.
     """
     env = image_environment(config.env)
-    charliecloud, lost = charliecloud_file(env)
+    charliecloud, no_lines = charliecloud_file(env)
+    lost = {"/ch/environment": no_lines, "/etc/environment": enroot.environment_file(env)[1]}
     return Metadata(
         deffile=(
             "# Made by hpcbinder from the layers of an image; its labels say from which source.\n"
@@ -118,8 +133,11 @@ def describe(config: ImageConfig, labels: Mapping[str, str], origin: str) -> Met
         },
         runscript=runscript(config.entrypoint, config.cmd),
         charliecloud=charliecloud,
-        lost=lost,
+        lost={path: names for path, names in lost.items() if names},
         ours=any(name.startswith(LABEL_PREFIX) for name in config.labels),
+        variables=env,
+        workdir=config.workdir,
+        volumes=config.volumes,
     )
 
 
@@ -132,18 +150,22 @@ def oci_config_json(config: ImageConfig) -> bytes:
         "WorkingDir": config.workdir,
         "Labels": config.labels,
         "Volumes": {volume: {} for volume in config.volumes},
+        "User": config.user,
+        "ExposedPorts": {port: {} for port in config.ports},
+        "StopSignal": config.stop_signal,
     }
     return _json({key: value for key, value in whole.items() if value})
 
 
-def metadata_tar(metadata: Metadata, timestamp: int, kind: Callable[[str], str | None]) -> bytes:
+def metadata_tar(metadata: Metadata, timestamp: int, stack: Stack) -> bytes:
     """The layer, as a tar.
 
     Args:
         timestamp: Unix time (s) of everything in it.
-        kind: Says what the image has at a path, in the words of `squashfs.Node.kind`, or None if nothing. What a
-            person's image has is left alone: only missing mount points are added, and a link never replaces a file.
+        stack: The image's layers. What a person's image has is left alone: only missing mount points are added, a link
+            never replaces a file, and enroot's `/etc/environment` and `/etc/fstab` keep what is in them.
     """
+    kind = stack.kind
 
     def absent(path: str) -> bool:
         parent = path.rpartition("/")[0]
@@ -175,11 +197,28 @@ def metadata_tar(metadata: Metadata, timestamp: int, kind: Callable[[str], str |
         for path in MOUNTED_FILES:
             if absent(path):
                 tree.file(path, "")
+        _add_enroot(tree, metadata, stack, absent)
         if metadata.ours and kind("run") == "directory":
             tree.folder("run")
             for name in BUILD_ONLY:
                 tree.file(f"run/.wh.{name}", "")
     return out.getvalue()
+
+
+def _add_enroot(tree: _Tree, metadata: Metadata, stack: Stack, absent: Callable[[str], bool]) -> None:
+    def own(path: str) -> str | None:
+        """What of a person's is there; None if ours cannot be put there."""
+        content = b"" if absent(path) else stack.read(path, _OWN_LIMIT)
+        return None if content is None else content.decode(errors="surrogateescape")
+
+    if (text := own("etc/environment")) is not None:
+        tree.file("etc/environment", enroot.environment_file(metadata.variables, text)[0])
+    # Where there is no folder enroot would make one that nobody may enter.
+    volumes = [path for path in metadata.volumes if stack.kind(path.strip("/")) == "directory"]
+    if (text := own("etc/fstab")) is not None and (volumes or enroot.is_ours(text)):
+        tree.file("etc/fstab", enroot.fstab(volumes, text))
+    if absent("etc/rc") or enroot.is_ours(own("etc/rc") or ""):
+        tree.file("etc/rc", enroot.rc(metadata.workdir, RUNSCRIPT, local=absent("etc/rc.local")), 0o755)
 
 
 class _Tree:
@@ -193,7 +232,7 @@ class _Tree:
         self._add(path, mode, tarfile.DIRTYPE)
 
     def file(self, path: str, text: str, mode: int = 0o644) -> None:
-        self._add(path, mode, tarfile.REGTYPE, text.encode())
+        self._add(path, mode, tarfile.REGTYPE, text.encode(errors="surrogateescape"))
 
     def link(self, path: str, target: str) -> None:
         self._add(path, 0o777, tarfile.SYMTYPE, target=target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpcbinder.squashfs import Image
+from hpcbinder.squashfs import Image, Node
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
@@ -22,17 +22,29 @@ class Stack:
 
     def kind(self, path: str) -> str | None:
         """The kind of what is at `path` (relative, no symlink followed), or None if nothing can be seen there."""
+        found = self._find(path)
+        return found[1].kind if found else None
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        """What the file at `path` (as in `kind`) holds; None if there is none, or one of more than `limit` bytes."""
+        found = self._find(path)
+        if found is None or found[1].kind != "file" or found[1].size > limit:
+            return None
+        return found[0].read(path, limit)
+
+    def _find(self, path: str) -> tuple[Image, Node] | None:
         *folders, last = path.split("/")
         for layer in reversed(self._layers):
-            parent, hidden, node = "", False, None
+            parent, hidden, node, here = "", False, None, ""
             for name in (*folders, last):
                 hidden = hidden or any(layer.lookup(parent + mark) for mark in (_OPAQUE, _WHITEOUT + name))
-                node = layer.lookup(parent + name)
+                here = parent + name
+                node = layer.lookup(here)
                 if node is None or node.kind != "directory":
                     break
                 parent += f"{name}/"
             if node is not None:
-                return node.kind if name == last else None
+                return (layer, node) if here == path else None
             if hidden:
                 return None
         return None

@@ -24,6 +24,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("system", namespaces.id_maps),
     ("system", namespaces.fuse),
     ("system", squashfs.kernel_squashfs),
+    ("system", squashfs.compression),
     ("store", places.store),
     ("store", places.site_stores),
     ("kernels", places.kernels),

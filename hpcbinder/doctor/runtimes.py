@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hpcbinder.doctor.finding import Finding, Machine, Status, clean, read
+from hpcbinder.doctor.finding import Finding, Machine, Status, clean
 from hpcbinder.errors import RunError
-from hpcbinder.runtime import installed
+from hpcbinder.runtime import apptainer_settings, installed, is_setuid
 
 _VERSION: dict[str, tuple[str, ...]] = {"enroot": ("version",)}
 _EXTRA = ("enroot",)
@@ -54,23 +52,18 @@ _Details = tuple[Status, str, str]
 
 def _apptainer(machine: Machine, program: str) -> _Details:
     """Set-user-id or not, and settings of its configuration file (apptainer.conf) that keep our images from running."""
-    said = dict(re.findall(r"^([A-Z_]+)=(.*)$", machine.ask(program, "buildcfg") or "", re.MULTILINE))
-    if not said:
+    settings = apptainer_settings(program, machine.ask)
+    if settings is None:
         return Status.OK, "", ""
-    kind = next((kind for kind in ("APPTAINER", "SINGULARITY") if f"{kind}_CONF_FILE" in said), "APPTAINER")
-    starter = Path(said.get("LIBEXECDIR", "")) / kind.lower() / "bin" / "starter-suid"
-    setuid = _setuid(starter)
-    text = read(said.get(f"{kind}_CONF_FILE", ""))
-    conf = dict(re.findall(r"^\s*([a-z0-9 -]+?)\s*=\s*(.*?)\s*$", text or "", re.MULTILINE))
-    detail = "set-user-id" if setuid and conf.get("allow setuid") != "no" else "unprivileged"
+    detail = "set-user-id" if settings.setuid else "unprivileged"
     for key, bad, why in (
         ("user bind control", "no", "kernels need a bind of their connection file"),
         ("allow container squashfs", "no", "squashfs images cannot be run"),
         ("allow container sif", "no", "SIF images cannot be run"),
         ("mount proc", "no", "kernels need /proc"),
     ):
-        if conf.get(key) == bad:
-            return Status.PROBLEM, f"{detail}, {key} = {bad}", f"{why}: ask an administrator ({kind.lower()}.conf)"
+        if settings.conf.get(key) == bad:
+            return Status.PROBLEM, f"{detail}, {key} = {bad}", f"{why}: ask an administrator ({settings.file})"
     return Status.OK, detail, ""
 
 
@@ -94,7 +87,7 @@ def _docker(machine: Machine, program: str) -> _Details:
 
 
 def _shifter(machine: Machine, program: str) -> _Details:
-    if os.geteuid() == 0 or _setuid(Path(program)):
+    if os.geteuid() == 0 or is_setuid(Path(program)):
         return Status.OK, "set-user-id", ""
     return Status.PROBLEM, "not set-user-id", "Shifter's program must be set-user-id root: ask a centre's staff"
 
@@ -106,11 +99,3 @@ _DETAILS: dict[str, Callable[[Machine, str], _Details]] = {
     "docker": _docker,
     "shifter": _shifter,
 }
-
-
-def _setuid(path: Path) -> bool:
-    try:
-        about = path.stat()
-    except OSError:
-        return False
-    return about.st_uid == 0 and bool(about.st_mode & stat.S_ISUID)

@@ -5,5 +5,17 @@ from hpcbinder.look.difference import Change, differences
 from hpcbinder.look.extract import extract
 from hpcbinder.look.facts import inspect
 from hpcbinder.look.opened import open_image
+from hpcbinder.look.sbom import stored_sbom
+from hpcbinder.look.signatures import Signature, signatures
 
-__all__ = ["Change", "check", "differences", "extract", "inspect", "open_image"]
+__all__ = [
+    "Change",
+    "Signature",
+    "check",
+    "differences",
+    "extract",
+    "inspect",
+    "open_image",
+    "signatures",
+    "stored_sbom",
+]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from hpcbinder import sif
 from hpcbinder.errors import ConvertError
 from hpcbinder.look.opened import looks_like_sif
+from hpcbinder.look.signatures import signed_objects
 from hpcbinder.sif import Descriptor, Kind, Sif
 from hpcbinder.squashfs import Image, tables_uuid
 
-_MAX_SIGNATURE = 1 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -34,7 +31,8 @@ def check(path: Path, progress: Callable[[float], None]) -> list[str]:
         What is wrong, one line each; nothing if the file is whole.
 
     Raises:
-        ConvertError: It cannot be read at all, or is neither a SIF nor a squashfs image.
+        ConvertError: It cannot be read at all, is neither a SIF nor a squashfs image, or is whole as far as one can see
+            and encrypted.
     """
     if not looks_like_sif(path):
         with Image.open(path) as image:
@@ -45,6 +43,10 @@ def check(path: Path, progress: Callable[[float], None]) -> list[str]:
         problems = sif.overlaps(header) or list(_digests(header, path))
     except ConvertError as error:
         return [error.message]
+    if header.encrypted:
+        if not problems:
+            sif.primary_partition(path)
+        return problems
     try:
         offset, size = sif.primary_partition(path)
         with Image.open(path, offset=offset) as image:
@@ -70,7 +72,7 @@ def _digests(header: Sif, path: Path) -> Iterator[str]:
         if descriptor.digest is not None:
             wanted[descriptor.id, descriptor.digest] = "its descriptor"
         elif descriptor.kind == Kind.SIGNATURE:
-            for number, digest in _signed(header, path, descriptor):
+            for number, digest in signed_objects(header, path, descriptor):
                 wanted[number, digest] = f"signature {descriptor.id}"
     actual: dict[int, str] = {}
     for (number, digest), who in wanted.items():
@@ -83,38 +85,6 @@ def _digests(header: Sif, path: Path) -> Iterator[str]:
             actual[number] = _digest(path, objects[number])
         if actual[number] != digest:
             yield f"object {number} of the SIF is not what {who} says: it has {actual[number]}"
-
-
-def _signed(header: Sif, path: Path, signature: Descriptor) -> Iterator[tuple[int, str]]:
-    """(object, digest) that a signature is about (sif, pkg/integrity/metadata.go); nothing if it cannot be read.
-
-    Objects are counted from the first one of their group.
-    """
-    if signature.size > _MAX_SIGNATURE or signature.link is None:
-        return
-    said = _message(sif.read_object(path, signature))
-    if isinstance(signature.link, tuple):
-        group = signature.link[1]
-    else:
-        group = next((d.group for d in header.descriptors if d.id == signature.link), 0)
-    first = min((d.id for d in header.descriptors if d.group == group), default=1)
-    entries = said.get("objects") if isinstance(said, dict) else None
-    for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict):
-            number, digest = entry.get("relativeId"), entry.get("objectDigest")
-            if isinstance(number, int) and isinstance(digest, str):
-                yield first + number, digest
-
-
-def _message(content: bytes) -> Any:
-    """What was signed: the text of a clear-signed message (RFC 4880, 7), or the payload of a DSSE envelope."""
-    try:
-        if content.lstrip().startswith(b"{"):
-            return json.loads(base64.b64decode(json.loads(content)["payload"]))
-        text = content.replace(b"\r\n", b"\n").partition(b"\n\n")[2].partition(b"\n-----BEGIN PGP SIGNATURE-----")[0]
-        return json.loads(text.removeprefix(b"- ").replace(b"\n- ", b"\n"))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 def _digest(path: Path, descriptor: Descriptor) -> str:

@@ -6,6 +6,7 @@ import json
 import struct
 import uuid
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from hpcbinder import sif
 from hpcbinder.contract import MANIFEST
 from hpcbinder.errors import ConvertError
 from hpcbinder.look.opened import looks_like_sif, squashfs_offset
+from hpcbinder.look.sbom import sbom_facts
+from hpcbinder.look.signatures import signatures
 from hpcbinder.sif import Descriptor, Kind, Sif
 from hpcbinder.squashfs import Image
 
@@ -50,6 +53,8 @@ def inspect(path: Path) -> dict[str, Any]:
         "definition": None,
         "manifest": None,
         "oci_config": None,
+        "sbom": sbom_facts(header, path) if header else None,
+        "signatures": [asdict(signature) for signature in signatures(path)],
     }
     try:
         offset = squashfs_offset(path)
@@ -98,8 +103,9 @@ def _object(descriptor: Descriptor) -> dict[str, Any]:
     if descriptor.digest is not None:
         facts["digest"] = descriptor.digest
     if descriptor.kind == Kind.SIGNATURE:
-        # sif's signature: the hash's number, then the key's fingerprint, of 20 bytes for PGP and none for other keys.
-        facts["fingerprint"] = descriptor.extra[4:24].hex() if any(descriptor.extra[4:24]) else None
+        facts["fingerprint"] = descriptor.fingerprint
+    if descriptor.kind == Kind.SBOM:
+        facts["format"] = descriptor.sbom.text if descriptor.sbom else None
     return facts
 
 

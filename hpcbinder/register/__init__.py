@@ -14,10 +14,12 @@ from hpcbinder.register.image_kernels import image_kernels
 from hpcbinder.register.kernelspec import display_name, kernel_files
 from hpcbinder.register.place import owner, place, remove
 from hpcbinder.register.pointing import Pointing, pointing_kernels
+from hpcbinder.register.shifter_gateway import import_into_gateway
 
 __all__ = [
     "Pointing",
     "image_kernels",
+    "import_into_gateway",
     "kernels_folder",
     "pointing_kernels",
     "register_kernels",

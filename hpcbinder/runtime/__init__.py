@@ -16,7 +16,9 @@ from hpcbinder import contract
 from hpcbinder.config import RuntimeConfig
 from hpcbinder.errors import RunError
 from hpcbinder.model import Entry
-from hpcbinder.runtime.choose import Choice, pick_runtime
+from hpcbinder.runtime.choose import PLAIN, Choice, mounting, pick_runtime
+from hpcbinder.runtime.compression import Compression, choose_compression
+from hpcbinder.runtime.kernel import KernelSquashfs, kernel_squashfs
 from hpcbinder.runtime.lab import lab_argv
 from hpcbinder.runtime.launch.environment import host_environment
 from hpcbinder.runtime.launch.main import FORMAT, prepare
@@ -25,22 +27,36 @@ from hpcbinder.runtime.launch.runtimes import PROGRAMS, find
 from hpcbinder.runtime.launch.supervise import supervise
 from hpcbinder.runtime.launch.values import Bind, Command, LaunchError, Request, Runtime, parse_bind
 from hpcbinder.runtime.launch.values import Image as RuntimeImage
+from hpcbinder.runtime.mounts import apptainer_settings, is_setuid
 from hpcbinder.runtime.sif import inspect
+from hpcbinder.runtime.signing import Key, Signer, read_private_key, read_public_key
 
 __all__ = [
+    "PLAIN",
     "Bind",
     "Choice",
     "Command",
+    "Compression",
+    "KernelSquashfs",
+    "Key",
     "Request",
     "Runtime",
     "RuntimeImage",
+    "Signer",
+    "apptainer_settings",
+    "choose_compression",
     "command",
     "describe",
     "execute",
     "inspect",
     "installed",
+    "is_setuid",
+    "kernel_squashfs",
     "lab_argv",
+    "mounting",
     "pick_runtime",
+    "read_private_key",
+    "read_public_key",
     "run_argv",
 ]
 

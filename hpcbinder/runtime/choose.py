@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcbinder import contract
+from hpcbinder.config import RuntimeConfig
 from hpcbinder.errors import RunError
 from hpcbinder.model import Entry
+from hpcbinder.runtime.launch.environment import host_environment
+from hpcbinder.runtime.launch.prologue import environment_after
 from hpcbinder.runtime.launch.runtimes import PROGRAMS, find, runtime
-from hpcbinder.runtime.launch.values import Image, Runtime, bindable
+from hpcbinder.runtime.launch.values import Image, LaunchError, Runtime, bindable
+from hpcbinder.runtime.mounts import mounts
 
 _ACCEPTED: Mapping[str, tuple[str, ...]] = {"apptainer": ("apptainer", "singularity")}
 """What a name in the configuration stands for, where that is not itself alone."""
@@ -24,6 +28,8 @@ _INSTALL: Mapping[str, str] = {
     "charliecloud": "install Charliecloud (Debian: apt install charliecloud)",
     "docker": "install Docker and start its daemon",
 }
+PLAIN = ("squashfs", "charliecloud", "enroot", "shifter")
+"""Formats whose file is the squashfs and nothing else, the one made for no runtime in particular first."""
 _NOT_FOR_MOUNTS = frozenset({"boot", "dev", "etc", "home", "proc", "root", "run", "srv", "sys", "tmp", "usr", "var"})
 """Folders of the root that have a meaning of their own, empty or not."""
 
@@ -66,27 +72,48 @@ def pick_runtime(name: str, entry: Entry, *, environ: Mapping[str, str] | None =
     raise RunError(f"no runtime can run {entry.id} here: {', '.join(refused)}", hint=hint)
 
 
+def mounting(settings: RuntimeConfig, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Names of the runtimes here that run an image from its file, of those that may (`runtime.name`).
+
+    Args:
+        environ: The host's environment, `os.environ` when None.
+    """
+    try:
+        after = environment_after(settings.prologue, host_environment(os.environ if environ is None else environ))
+    except LaunchError:
+        return ()
+    return tuple(mount.runtime for mount in mounts(settings.name, after))
+
+
 def _location(candidate: str, entry: Entry, program: str | None) -> str | None:
     """What the runtime is told the image is; `program` is given where an engine should be asked if it has it."""
     formats = entry.formats
     if candidate in ("apptainer", "singularity"):
-        return formats.get("sif") or formats.get("squashfs")
+        return formats.get("sif") or _plain(formats)
     if candidate == "charliecloud":
-        return formats.get("squashfs")
+        return formats.get("charliecloud") or _plain(formats)
     if candidate == "shifter":
         return Path(formats["shifter"]).stem if "shifter" in formats else None
+    if candidate == "podman-hpc" and "podman-hpc" in formats:
+        return formats["podman-hpc"]
     tag = entry.image.get("name")
     if not tag or tag.startswith("-") or (program is not None and not _engine_has(program, tag)):
         return None
     return tag
 
 
+def _plain(formats: Mapping[str, str]) -> str | None:
+    return next((formats[form] for form in PLAIN if form in formats), None)
+
+
 def _wanted(candidate: str) -> str:
     if candidate in ("apptainer", "singularity"):
         return "sif or squashfs in build.formats"
-    if candidate in ("docker", "podman-hpc"):
+    if candidate == "podman-hpc":
+        return "podman-hpc in build.formats"
+    if candidate == "docker":
         return "it is not in the engine's store"
-    return f"{'squashfs' if candidate == 'charliecloud' else candidate} in build.formats"
+    return f"{candidate} in build.formats"
 
 
 def _engine_has(program: str, tag: str) -> bool:

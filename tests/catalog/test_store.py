@@ -313,3 +313,17 @@ def test_a_person_pushes_a_sites_image_and_the_site_does_not_notice(tmp_path: Pa
     mine.pushed(AB, "ghcr.io/a/b:2", "sha256:y")
     assert mine.get(AB).pushed == {"ghcr.io/a/b:1": "sha256:x", "ghcr.io/a/b:2": "sha256:y"}
     assert site.get(AB).pushed == {}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_running_image_is_known_whatever_its_format(catalog: Catalog, tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "place"
+    if kind == "file":
+        place.touch()
+    else:
+        place.mkdir()
+    image = dataclasses.replace(entry(AB), formats={"podman-hpc": str(place)})
+    assert not catalog.is_running(image)
+    with catalog.running(image):
+        assert catalog.is_running(image)
+    assert not catalog.is_running(image)

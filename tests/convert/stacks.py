@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from hpcbinder.image import parse_config
 from hpcbinder.model import ImageConfig
 
 MTIME = 1_600_000_000
+PROGRAMS = ("sh", "env", "cat", "id", "ls", "printf", "touch", "sha256sum")
 
 
 class Layer:
@@ -61,6 +64,29 @@ class Layer:
     @property
     def diff_id(self) -> str:
         return f"sha256:{hashlib.sha256(self.tar).hexdigest()}"
+
+
+def base_layer() -> Layer:
+    """A few of this machine's programs, with the libraries they need."""
+    layer, seen = Layer(), {"/"}
+
+    def add(path: Path) -> None:
+        for parent in [*path.parents][::-1]:
+            if str(parent) not in seen:
+                seen.add(str(parent))
+                layer.folder(str(parent).lstrip("/"))
+        if str(path) not in seen:
+            seen.add(str(path))
+            layer.file(str(path).lstrip("/"), path.read_bytes(), 0o755)
+
+    for name in PROGRAMS:
+        found = shutil.which(name)
+        assert found
+        add(Path("/bin") / name)
+        for word in subprocess.run(["ldd", found], capture_output=True, text=True, check=True).stdout.split():
+            if word.startswith("/"):
+                add(Path(word))
+    return layer
 
 
 class MemoryImage:

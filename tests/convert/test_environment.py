@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcbinder.convert.environment import charliecloud_file, image_environment, runscript, shell_exports
-from hpcbinder.convert.shifter import meta_file
+from hpcbinder.convert.formats.shifter import meta_file
 from hpcbinder.image import parse_config
 from hpcbinder.model import ImageConfig
 

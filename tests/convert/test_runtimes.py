@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stacks import MTIME, Layer, MemoryImage
+from stacks import MTIME, Layer, MemoryImage, base_layer
 
 from hpcbinder.contract import PROFILE
 from hpcbinder.convert import Converted, convert
@@ -19,30 +19,6 @@ from hpcbinder.squashfs import Options
 from rig import Apptainer, Charliecloud, User
 
 QUOTED = 'it\'s a "test" $x'
-PROGRAMS = ("sh", "env", "cat", "id", "ls", "printf", "touch", "sha256sum")
-
-
-def base_layer() -> Layer:
-    """A few of this machine's programs, with the libraries they need."""
-    layer, seen = Layer(), {"/"}
-
-    def add(path: Path) -> None:
-        for parent in [*path.parents][::-1]:
-            if str(parent) not in seen:
-                seen.add(str(parent))
-                layer.folder(str(parent).lstrip("/"))
-        if str(path) not in seen:
-            seen.add(str(path))
-            layer.file(str(path).lstrip("/"), path.read_bytes(), 0o755)
-
-    for name in PROGRAMS:
-        found = shutil.which(name)
-        assert found
-        add(Path("/bin") / name)
-        for word in subprocess.run(["ldd", found], capture_output=True, text=True, check=True).stdout.split():
-            if word.startswith("/"):
-                add(Path(word))
-    return layer
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +61,7 @@ def converted(request: pytest.FixtureRequest, image: MemoryImage) -> Iterator[Co
             name="image",
             labels={"org.hpcbinder.note": 'a "quoted"\nlabel'},
             timestamp=MTIME,
-            formats=("sif", "squashfs"),
+            formats=("sif", "squashfs", "charliecloud", "enroot"),
             options=Options(request.param),
             reporter=Silent(),
         )
@@ -157,12 +133,43 @@ def test_the_sif_is_known_to_apptainers_own_tool(
     assert f"From: {image.config.digest}" in deffile
 
 
+class TestEnroot:
+    """Where enroot is installed: Debian has no package of it."""
+
+    @pytest.fixture
+    def enroot(self, user: User) -> Callable[..., str]:
+        if not shutil.which("enroot"):
+            pytest.skip("no enroot on PATH")
+        env = {"PATH": os.environ["PATH"], "ENROOT_MOUNT_HOME": "n", "HOST_ONLY": "1"}
+        env |= {f"ENROOT_{part}_PATH": str(user.home / part) for part in ("RUNTIME", "DATA", "CACHE")}
+        return lambda *argv: user.run(["enroot", *argv], env=env, network=False).stdout
+
+    def test_it_starts_the_image_as_docker_would(self, enroot: Callable[..., str], converted: Converted) -> None:
+        file = str(converted.formats["enroot"])
+        assert enroot("start", file) == "[it's][$x `id`][]"
+        assert enroot("start", file, "a b", "$(id)") == "[it's][a b][$(id)]"
+
+    def test_the_environment_is_the_images_alone(
+        self, enroot: Callable[..., str], converted: Converted, open_tmp_path: Path
+    ) -> None:
+        rc = open_tmp_path / "rc"
+        rc.write_text("exec env -0\n")
+        rc.chmod(0o644)
+        env = shown(enroot("start", "--rc", str(rc), str(converted.formats["enroot"])))
+        assert (env["QUOTED"], env["PATH"], env["EMPTY"]) == (QUOTED, "/opt/bin:/usr/bin:/bin", "")
+        assert not env.keys() & {"HOST_ONLY", "LINES"}
+
+    def test_it_is_unpacked_and_run(self, enroot: Callable[..., str], converted: Converted) -> None:
+        enroot("create", "--name", "x", str(converted.formats["enroot"]))
+        assert enroot("start", "x", "a b") == "[it's][a b]"
+
+
 class TestCharliecloud:
     def run(
         self, charliecloud: Charliecloud, user: User, converted: Converted, *argv: str, bind: str | None = None
     ) -> str:
         options = ["--env-no-expand", "--set-env", "--home", *([f"--bind={bind}"] if bind else [])]
-        done = user.run([charliecloud.path, *options, converted.formats["squashfs"], "--", *argv], network=False)
+        done = user.run([charliecloud.path, *options, converted.formats["charliecloud"], "--", *argv], network=False)
         return done.stdout
 
     def test_files_and_environment(self, charliecloud: Charliecloud, user: User, converted: Converted) -> None:

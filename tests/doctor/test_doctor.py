@@ -156,6 +156,14 @@ def test_charliecloud_without_squashfs_cannot_run_our_images(desk: Desk) -> None
     assert "libsquashfuse" in found["advice"]
 
 
+def test_what_images_are_compressed_with_is_said_and_why(desk: Desk) -> None:
+    found = desk.finding("compression")
+    assert found["found"] == "gzip:6: everything reads it; no runtime that mounts images is here to be asked"
+    assert desk.finding("compression", HPCBINDER_BUILD_COMPRESSION="zstd:9")["found"].startswith(
+        "zstd:9: asked for: env"
+    )
+
+
 def test_a_runtime_that_the_prologue_brings_is_found(desk: Desk) -> None:
     hidden = desk.folder / "modules"
     hidden.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from look_support import Item, folder, sif, squashfs
 
 from hpcbinder.errors import ConvertError
-from hpcbinder.look import inspect
+from hpcbinder.look import check, inspect, open_image
 from hpcbinder.sif import Kind, SifObject
 from hpcbinder.squashfs import Options
 from rig import Apptainer
@@ -90,6 +91,25 @@ def test_a_sif_without_a_readable_root_still_has_its_objects(tmp_path: Path) -> 
     facts = inspect(path)
     assert (facts["squashfs"], facts["squashfs_problem"]) == (None, "not a squashfs image: wrong magic number")
     assert facts["definition"] == "bootstrap: scratch\n"
+
+
+@pytest.mark.parametrize("system", [5, 6], ids=["dm-crypt", "gocryptfs"])
+def test_an_encrypted_image_says_so_wherever_it_is_opened(tmp_path: Path, system: int) -> None:
+    # What Apptainer puts into the descriptor (sif, Fstype), without what it encrypts.
+    path = sif(tmp_path / "x.sif", squashfs(tmp_path / "image", TREE), *OBJECTS)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<i", data, 4096 + 3 * 585 - 384, system)
+    path.write_bytes(data)
+    facts = inspect(path)
+    assert "encrypted" in facts["squashfs_problem"] and facts["definition"] == "bootstrap: scratch\n"
+    for look in (open_image, lambda path: check(path, lambda done: None)):
+        with pytest.raises(ConvertError, match="root file system is encrypted") as error:
+            look(path)
+        assert error.value.hint and "--pem-path" in error.value.hint
+    # What is damaged as well is told first.
+    struct.pack_into("<q", data, 4096 + 25, 100)
+    path.write_bytes(data)
+    assert check(path, lambda done: None) == ["object 2 of the SIF begins inside object 1"]
 
 
 @pytest.mark.parametrize("what", ["missing", "folder", "pipe"])

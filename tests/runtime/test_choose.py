@@ -1,6 +1,7 @@
 """Which runtime is taken. The programs are empty files on a PATH: nothing is run."""
 
 import dataclasses
+import io
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from hpcbinder.errors import RunError
 from hpcbinder.model import BaseRef, Entry, ImageConfig
 from hpcbinder.runtime import pick_runtime
+from hpcbinder.squashfs import Options, write_layer
 
 
 def entry(**formats: str) -> Entry:
@@ -64,8 +66,34 @@ def test_shifter_is_told_the_id(tmp_path: Path) -> None:
 
 
 def test_the_format_has_to_be_there(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"charliecloud has no image to run \(squashfs in build.formats\)"):
+    with pytest.raises(RunError, match=r"charliecloud has no image to run \(charliecloud in build.formats\)"):
         pick_runtime("charliecloud", entry(sif="/s/x.sif"), environ=path(tmp_path, "ch-run"))
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "formats", "taken"),
+    [
+        ("apptainer", "apptainer", ("enroot", "charliecloud"), "charliecloud"),
+        ("ch-run", "charliecloud", ("enroot", "squashfs", "charliecloud"), "charliecloud"),
+        ("ch-run", "charliecloud", ("shifter", "enroot"), "enroot"),
+        ("podman-hpc", "podman-hpc", ("sif", "podman-hpc"), "podman-hpc"),
+    ],
+)
+def test_each_takes_what_is_made_for_it_or_any_squashfs(
+    tmp_path: Path, program: str, name: str, formats: tuple[str, ...], taken: str
+) -> None:
+    places = {form: tmp_path / f"x.{form}" for form in formats}
+    for place in places.values():
+        write_layer(io.BytesIO(bytes(1024)), place, Options())
+    image = entry()
+    image = dataclasses.replace(image, formats={form: str(place) for form, place in places.items()})
+    assert pick_runtime(name, image, environ=path(tmp_path, program)).image.location == str(places[taken])
+
+
+def test_podman_hpc_alone_runs_nothing_else(tmp_path: Path) -> None:
+    image = dataclasses.replace(entry(), formats={"podman-hpc": "/s/x.podman-hpc"})
+    with pytest.raises(RunError, match="apptainer has no image to run"):
+        pick_runtime("auto", image, environ=path(tmp_path, "apptainer", "ch-run"))
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Docker and podman-hpc: container engines that take nearly the same words."""
 
 # Paths are text here: they become words of a command line.
-# ruff: noqa: PTH110
+# ruff: noqa: PTH110, PTH112
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .environment import allowed
 from .values import Bind, Command, Image, LaunchError, Request, bindable, fill, under
@@ -35,7 +36,8 @@ class Docker:
 
 @dataclass(frozen=True)
 class PodmanHpc:
-    """Runs an image that `podman-hpc migrate` put into the squashed store. Inside, the person is uid 0."""
+    """Runs an image out of a squashed store: the one `podman-hpc migrate` fills, or a folder of this image alone
+    (format podman-hpc). Inside, the person is uid 0."""
 
     program: str
     name: str = "podman-hpc"
@@ -43,7 +45,25 @@ class PodmanHpc:
     def command(self, image: Image, request: Request) -> Command:
         if request.gpu == "rocm":
             raise LaunchError("podman-hpc has no module for rocm")
+        if os.path.isdir(image.location):
+            store, image = image.location, replace(image, location=_only_image(image.location))
+            # podman parts stores at commas.
+            if "," in store:
+                raise LaunchError(f"podman-hpc cannot take a store with a comma in its name: {store}")
+            request = replace(request, environ={**request.environ, "SQUASH_DIR": store})
         return _run(self.program, ("--gpu",) if request.gpu == "nvidia" else (), image, request)
+
+
+def _only_image(store: str) -> str:
+    """What the image in a store is called."""
+    try:
+        with open(os.path.join(store, "overlay-images", "images.json"), encoding="utf-8") as file:  # noqa: PTH118, PTH123
+            names = [str(name) for image in json.load(file) for name in image["names"] or ()]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise LaunchError(f"{store} is no image store: {error}") from error
+    if len(names) != 1 or names[0].startswith("-"):
+        raise LaunchError(f"{store} holds {len(names)} named images where one is expected")
+    return names[0]
 
 
 def _run(

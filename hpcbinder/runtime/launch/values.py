@@ -64,7 +64,8 @@ class Image:
 
     Attributes:
         id: hpcbinder's name of it.
-        location: What the runtime is told: the path of a SIF or squashfs, Shifter's id, the tag in an engine.
+        location: What the runtime is told: the path of a SIF, a squashfs or an image store, Shifter's id, the tag in an
+            engine.
         entrypoint: The program inside that is put in front of every command, "" for an image without ours.
         env: The variables the image sets.
         mount_points: Empty folders of the image (`/mnt/0`, `/scratch`), for a runtime that cannot make one to mount at;

@@ -8,15 +8,35 @@ notation with single quotes, which have no escape.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from hpcbinder.convert.environment import image_environment
+from hpcbinder.convert.files import make_folder, new_file
+from hpcbinder.convert.formats.job import Job
+from hpcbinder.convert.metadata import RUNSCRIPT
 from hpcbinder.image import check_digest
 from hpcbinder.model import ImageConfig
 
-_RUNSCRIPT = "/.singularity.d/runscript"
-
 _VOLUME = re.compile(r"/[A-Za-z0-9_:.+/-]*")
 """Characters that Shifter itself leaves in a volume's path (_ImageData_filterString)."""
+
+
+def write_shifter(job: Job, folder: Path) -> list[Path]:
+    """`shifter/ID.squashfs` and `.meta`.
+
+    Readable by all, other than in Shifter's own store (0600): there root mounts it, here also the person may.
+    """
+    store = folder / "shifter"
+    make_folder(store)
+    image = store / f"{image_id(job.config)}.squashfs"
+    job.merged.whole_file(image)
+    text, lost = meta_file(job.config)
+    if lost:
+        job.reporter.log("convert", f"left out of Shifter's .meta, which cannot hold their values: {', '.join(lost)}")
+    meta = image.with_suffix(".meta")
+    with new_file(meta, 0o644) as out:
+        out.write(text.encode())
+    return [image, meta]
 
 
 def image_id(config: ImageConfig) -> str:
@@ -36,7 +56,7 @@ def meta_file(config: ImageConfig) -> tuple[str, tuple[str, ...]]:
         if config.cmd:
             lines.append(f"CMD: {_list(config.cmd)}")
     else:
-        lines.append(f"ENTRY: {_list((_RUNSCRIPT,))}")
+        lines.append(f"ENTRY: {_list((RUNSCRIPT,))}")
     if config.workdir.startswith("/") and _is_value(config.workdir):
         lines.append(f"WORKDIR: {config.workdir}")
     for name, value in image_environment(config.env).items():
