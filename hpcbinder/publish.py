@@ -16,6 +16,7 @@ from hpcbinder.image import OciImage, SquashedImage
 from hpcbinder.model import Entry, ImageConfig
 from hpcbinder.progress import Reporter
 from hpcbinder.registry import Reference, Registry
+from hpcbinder.runtime import PLAIN
 from hpcbinder.sif import primary_partition
 
 
@@ -78,7 +79,7 @@ def _content(entry: Entry, config: Config, scratch: Path, reporter: Reporter) ->
     except BuildError as error:
         why = error.message
     reporter.phase("push", f"{why}: what is pushed is its squashfs, as one layer")
-    for form in ("squashfs", "shifter"):
+    for form in PLAIN:
         if form in entry.formats:
             return SquashedImage(Path(entry.formats[form]), entry.config, scratch)
     if "sif" in entry.formats:

@@ -16,8 +16,14 @@ from hpcbinder.cli.session import Session
 @lock_options
 @kernel_options
 @runtime_option
-@click.option("--engine", metavar="NAME", help="What builds: auto, docker, podman or buildah.")
-@click.option("--format", "formats", metavar="NAME", multiple=True, help="sif, squashfs, shifter; can be repeated.")
+@click.option("--engine", metavar="NAME", help="What builds: auto, none, docker, podman or buildah.")
+@click.option(
+    "--format",
+    "formats",
+    metavar="NAME",
+    multiple=True,
+    help="sif, squashfs, shifter, … (docs/convert.md); can be repeated.",
+)
 @click.option("--no-register", is_flag=True, help="Stop before registering kernels.")
 @click.option("--rebuild", is_flag=True, help="Build even if the catalog has this image.")
 @click.option("--push", metavar="REGISTRY/NAME[:TAG]", help="Push the image there in the end (see `hpcbinder push`).")

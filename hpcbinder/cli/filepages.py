@@ -114,6 +114,13 @@ def inspected(facts: Mapping[str, Any]) -> None:
         _row("created", _time(header["created"]))
         for item in header["objects"]:
             _row("object", _object(item))
+    for signature in facts["signatures"]:
+        _row(
+            "signature", f"{signature['object']}, {signature['form']} key {signature['key'] or 'unknown'}, not verified"
+        )
+    if bill := facts["sbom"]:
+        count = "" if bill["components"] is None else f", {bill['components']} components"
+        _row("sbom", f"object {bill['object']}, {bill['format']}{count}")
     if facts["squashfs_problem"]:
         _row("squashfs", facts["squashfs_problem"])
     if image := facts["squashfs"]:
@@ -144,7 +151,7 @@ def _object(item: Mapping[str, Any]) -> str:
     text = f"{item['id']:3} {item['kind']}, {human_size(item['size'])} at offset {item['offset']}"
     if "partition" in item:
         text += f", {item['partition']}, {item['file_system']}"
-    for key in ("digest", "fingerprint"):
+    for key in ("digest", "format"):
         if item.get(key):
             text += f", {item[key]}"
     if item["link"] is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -27,13 +28,17 @@ _FILE = click.argument("file", metavar="FILE", shell_complete=complete_file_or_i
 @click.command("inspect")
 @_FILE
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--sbom", is_flag=True, help="Print the bill of materials in it, as it is, and nothing else.")
 @click.pass_obj
-def inspect_command(session: Session, file: str, as_json: bool) -> None:
+def inspect_command(session: Session, file: str, as_json: bool, sbom: bool) -> None:
     """Explain FILE, a SIF or a squashfs image (or an ID): header, objects, compression, what is in it, its labels,
     environment and run script."""
     from hpcbinder.cli.filepages import inspected
-    from hpcbinder.look import inspect
+    from hpcbinder.look import inspect, stored_sbom
 
+    if sbom:
+        _write(io.BytesIO(stored_sbom(_path(session, file))))
+        return
     facts = inspect(_path(session, file))
     if as_json:
         click.echo(json.dumps(facts))
@@ -64,21 +69,13 @@ def cat_command(session: Session, file: str, path: str) -> None:
 
     A terminal gets it with control characters made visible, anything else byte for byte.
     """
-    from hpcbinder.text import printable
-
     with _image(session, file) as image:
         place = _located(image, path)
         node = image.lookup(place)
         if node is None or node.kind != "file":
             raise UsageError(f"{path!r} in the image is no file", where=file)
         with image.open_file(place) as content:
-            if sys.stdout.isatty():
-                for line in content:
-                    text = line.rstrip(b"\n").decode("utf-8", "surrogateescape")
-                    click.echo("\t".join(map(printable, text.split("\t"))), nl=line.endswith(b"\n"))
-                return
-            while block := content.read(1 << 20):
-                sys.stdout.buffer.write(block)
+            _write(content)
 
 
 @click.command("extract")
@@ -123,20 +120,55 @@ def diff_command(session: Session, one: str, other: str, as_json: bool) -> int:
 
 @click.command("check")
 @_FILE
+@click.option("--key", metavar="PUB.pem", type=click.Path(path_type=Path), help="Check its signatures with this key.")
 @click.pass_obj
-def check_command(session: Session, file: str) -> None:
+def check_command(session: Session, file: str, key: Path | None) -> None:
     """Read everything in FILE (an image, or an ID) and say what is damaged; exit with 0 if nothing is, with 6 if
-    something is."""
-    from hpcbinder.look import check
+    something is, or if it is not signed with the key that is given."""
+    from hpcbinder.look import check, signatures
     from hpcbinder.text import printable
 
+    path = _path(session, file)
     with _progress(session, "check", file) as heard:
-        problems = check(_path(session, file), heard)
+        problems = check(path, heard)
     for problem in problems:
         click.echo(printable(problem))
     if problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
         raise ConvertError(f"the image is damaged: {count}", where=file)
+    signed = signatures(path)
+    if key is not None:
+        if not signed:
+            raise ConvertError("the image is not signed", where=file)
+        _verify(session, path, key, file)
+    with session.reporter as reporter:
+        for signature in signed if key is None else ():
+            by = f"{signature.form} key {printable(signature.key) or 'unknown'}"
+            how = "apptainer verify tells" if signature.form == "PGP" else "--key PUB.pem tells"
+            reporter.phase("check", f"signed with {by}: whether that is so, {how}")
+        if key is not None:
+            reporter.phase("check", f"signed with {key}, and unchanged since")
+
+
+def _verify(session: Session, path: Path, key: Path, file: str) -> None:
+    from hpcbinder.runtime import Signer, read_public_key
+
+    public = read_public_key(key)
+    if problem := Signer.find(session.config.runtime).verify(path, public):
+        raise ConvertError(f"the image is not as it was signed with {key}: {problem}", where=file)
+
+
+def _write(content: BinaryIO) -> None:
+    """A stranger's bytes to standard output, visible where that is a terminal."""
+    from hpcbinder.text import printable
+
+    if not sys.stdout.isatty():
+        while block := content.read(1 << 20):
+            sys.stdout.buffer.write(block)
+        return
+    for line in content:
+        text = line.rstrip(b"\n").decode("utf-8", "surrogateescape")
+        click.echo("\t".join(map(printable, text.split("\t"))), nl=line.endswith(b"\n"))
 
 
 def _path(session: Session, file: str) -> Path:
@@ -150,7 +182,9 @@ def _path(session: Session, file: str) -> Path:
         formats = session.catalog.get(file).formats
     except CatalogError as error:
         raise CatalogError(f"there is no file {file!r}, and {error.message}", hint=error.hint) from None
-    found = formats.get("sif") or next(iter(formats.values()), None)
+    from hpcbinder.runtime import PLAIN
+
+    found = next((formats[form] for form in ("sif", *PLAIN) if form in formats), None)
     if found is None:
         raise CatalogError(f"image {file} has no file to look into")
     return Path(found)

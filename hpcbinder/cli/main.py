@@ -29,6 +29,7 @@ COMMANDS = {
     "push": ("registries", "Push an image to a registry."),
     "login": ("registries", "Log in to a registry."),
     "logout": ("registries", "Forget the login to a registry."),
+    "convert": ("convert", "Convert an image, wherever it is, to files that runtimes take."),
     "inspect": ("files", "Explain a SIF or a squashfs image."),
     "ls": ("files", "List what is inside an image."),
     "cat": ("files", "Print a file that is inside an image."),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hpcbinder.config import Setting
+    from hpcbinder.converting import Conversion
     from hpcbinder.doctor import Diagnosis
     from hpcbinder.gc import Report
 
@@ -56,6 +57,30 @@ def built(entry: Entry) -> None:
     for reference, digest in entry.pushed.items():
         console.print(f"  pushed   {reference}@{digest}", markup=False, soft_wrap=True)
     console.print(f"\nJupyterLab on it:  hpcbinder run {entry.id}", markup=False)
+
+
+def convert_result(done: Conversion) -> dict[str, Any]:
+    """The object that `convert --json` prints (docs/convert.md)."""
+    return {
+        "source": str(done.source),
+        "name": done.name,
+        "formats": {form: {"path": str(made.path), "size": made.size} for form, made in done.products.items()},
+        "size": done.size,
+        "layers": {"total": done.layers, "new": done.new_layers, "known": done.layers - done.new_layers},
+        "compression": done.compression,
+        "timings": done.timings,
+    }
+
+
+def converted(done: Conversion) -> None:
+    """What `convert` made, a line each."""
+    console = _console()
+    layers = f"{done.layers} layers, {done.new_layers} of them new" if done.layers else "blocks copied as they are"
+    total = sum(done.timings.values())
+    console.print(f"{done.name}  {done.compression['name']}, {layers}, {total:.1f} s", markup=False)
+    for form, made in done.products.items():
+        text = f"  {form:<12} {human_size(made.size):>8}  {printable(str(made.path))}"
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def image_table(entries: Sequence[Entry], store: Path) -> None:
@@ -97,9 +122,10 @@ def show(entry: Entry, *, packages: bool = False) -> None:
         *([("python", _python(entry.python))] if entry.python else []),
         ("buildpacks", ", ".join(f"{p.name} {p.version} ({p.origin})" for p in entry.buildpacks)),
         ("image", f"{entry.image['name']}  {entry.image['digest']}"),
-        ("built by", entry.image.get("engine", "")),
+        ("built by", _builder(entry)),
         ("layers", str(len(entry.config.diff_ids))),
         ("size", human_size(entry.size)),
+        *([("compression", _compression(entry))] if entry.compression.get("name") else []),
         ("created", time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(entry.created))),
     ]
     rows += [(name, path) for name, path in entry.formats.items()]
@@ -122,6 +148,11 @@ def show(entry: Entry, *, packages: bool = False) -> None:
     _print(table)
 
 
+def _builder(entry: Entry) -> str:
+    engine = entry.image.get("engine", "")
+    return "no engine: assembled of squashed packages" if engine == "none" else engine
+
+
 _LEVELS = {
     OWN_LEVEL: "dockerfile: made by the repository's own Dockerfile, which keeps a part of the image contract",
 }
@@ -130,6 +161,11 @@ _LEVELS = {
 
 def _level(entry: Entry) -> str:
     return entry.config.labels.get(f"{LABEL_PREFIX}{LEVEL_LABEL}", "")
+
+
+def _compression(entry: Entry) -> str:
+    why = entry.compression.get("why")
+    return f"{entry.compression['name']} ({why})" if why else entry.compression["name"]
 
 
 def _base_python(entry: Entry) -> str:

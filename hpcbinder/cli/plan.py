@@ -40,9 +40,10 @@ def plan_command(
     as_json: bool,
 ) -> None:
     """Show what would be done for SRC and why, file by file. Runs no code of the repository and needs no engine."""
-    from hpcbinder.build import Clock, Request, plan_source
+    from hpcbinder.build import Request, plan_source
     from hpcbinder.model import to_json
     from hpcbinder.plan import context_listing, dockerfile, explain
+    from hpcbinder.progress import Clock
 
     request = Request(
         source=source, ref=ref, subdir=subdir, without=without, refresh=refresh, lock=not no_lock, locks=locks

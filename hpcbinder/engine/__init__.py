@@ -3,7 +3,7 @@
 from hpcbinder.engine.api import Engine, EngineImage, Foreign
 from hpcbinder.engine.buildah import BuildahEngine
 from hpcbinder.engine.docker import DockerEngine
-from hpcbinder.engine.pick import ENGINES, pick_engine
+from hpcbinder.engine.pick import ENGINES, engines_named, pick_engine
 from hpcbinder.engine.podman import PodmanEngine
 from hpcbinder.engine.secrets import site_secrets
 from hpcbinder.engine.tools import ensure_tools_image, tools_tag
@@ -16,6 +16,7 @@ __all__ = [
     "EngineImage",
     "Foreign",
     "PodmanEngine",
+    "engines_named",
     "ensure_tools_image",
     "pick_engine",
     "site_secrets",

@@ -47,10 +47,15 @@ def pick_engine(
 
     Raises:
         UsageError: No engine has this name.
-        BuildError: It is not there or cannot build, with what to do about it.
+        BuildError: It is not there or cannot build, with what to do about it; or `none` is the name.
     """
+    if name == "none":
+        raise BuildError(
+            "images are assembled here, without an engine (build.engine)",
+            hint="name one: auto, docker, podman or buildah",
+        )
     if name not in ("auto", *ENGINES):
-        raise UsageError(f"no such engine: {name!r}", hint=f"auto, {', '.join(ENGINES)}")
+        raise UsageError(f"no such engine: {name!r}", hint=f"auto, none, {', '.join(ENGINES)}")
     reporter = reporter or Silent()
     refused: list[tuple[str, BuildError]] = []
     for engine in _candidates(name, config, reporter, environ):
@@ -76,6 +81,17 @@ def pick_engine(
         f"nothing here can build: {'; '.join(_reason(*each) for each in refused)}",
         hint=hints[-1] if hints else "install podman, or ask for it (docs/engines.md says what it needs)",
     )
+
+
+def engines_named(
+    name: str, config: Config, reporter: Reporter | None = None, *, environ: Mapping[str, str] = os.environ
+) -> Iterator[Engine]:
+    """The engines of this name that may hold images, whether they can build or not; nothing was asked of them yet.
+
+    Args:
+        name: One of `ENGINES`; of Docker there may be a rootless and another one.
+    """
+    yield from _candidates(name, config, reporter or Silent(), environ)
 
 
 def _candidates(name: str, config: Config, reporter: Reporter, environ: Mapping[str, str]) -> Iterator[Candidate]:

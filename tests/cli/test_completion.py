@@ -60,6 +60,11 @@ printf '%s\\n' "${COMPREPLY[@]}"
         ("hpcbinder gc --dry", ["--dry-run"]),
         ("hpcbinder plan --format ", ["text", "json", "dockerfile"]),
         ("hpcbinder completion ", ["bash", "zsh", "fish"]),
+        ("hpcbinder convert chi", [ID]),
+        ("hpcbinder convert contai", ["containers-storage:"]),
+        ("hpcbinder convert x --to s", ["sif", "squashfs", "shifter"]),
+        ("hpcbinder convert x --to sif,en", ["sif,enroot"]),
+        ("hpcbinder convert x --to sif,si", []),
         ("hpcbinder show nothing", []),
     ],
 )

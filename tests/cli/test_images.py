@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,7 @@ def put(store: Path, id_: str = ID) -> None:
         size=3,
         created=1_700_000_000,
         asked={"python": ("p7",)},
+        compression={"name": "gzip:6", "why": "everything reads it; no \x1b[2J"},
     )
     catalog = Catalog(store)
     with catalog.temporary() as scratch:
@@ -65,6 +67,17 @@ def test_show_counts_packages_and_lists_them_on_request(store: Path) -> None:
     assert "and 199 that came with them: show --packages" in hpcbinder(store, "show", ID).stdout
     assert "p100 1" in hpcbinder(store, "show", ID, "--packages").stdout
     assert len(json.loads(hpcbinder(store, "show", ID, "--json").stdout)["packages"]["python"]) == 200
+
+
+def test_show_says_how_and_why_so_an_image_is_compressed(store: Path) -> None:
+    assert re.search(
+        r"^compression +gzip:6 \(everything reads it; no .x1b\[2J\)$", hpcbinder(store, "show", ID).stdout, re.M
+    )
+    record = store / f"images/{ID}/record.json"
+    whole = json.loads(record.read_text())
+    for older in ({}, {"why": "no name"}):
+        record.write_text(json.dumps(whole | {"compression": older}))
+        assert "compression" not in hpcbinder(store, "show", ID).stdout
 
 
 @pytest.mark.parametrize("damage", ["record", "store"])

@@ -62,10 +62,15 @@ def test_one_that_was_asked_for_and_is_not_there(name: str, message: str) -> Non
         pick_engine(name, config(), environ=NOTHING)
 
 
+def test_none_is_no_engine() -> None:
+    with pytest.raises(BuildError, match="assembled here, without an engine"):
+        pick_engine("none", config())
+
+
 def test_a_name_that_no_engine_has() -> None:
     with pytest.raises(UsageError, match="kaniko"):
         pick_engine("kaniko", config())
-    with pytest.raises(UsageError, match="build.engine must be one of auto, docker, podman, buildah"):
+    with pytest.raises(UsageError, match="build.engine must be one of auto, none, docker, podman, buildah"):
         load({"build.engine": "kaniko"})
 
 

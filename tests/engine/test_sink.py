@@ -106,6 +106,17 @@ def test_layers_come_by_a_push(
     assert kept is not None and kept.config == second.config
 
 
+def test_an_image_that_is_mostly_new_is_exported_at_once(
+    mine: DockerEngine, heard: Heard, base: BaseImage, tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = build(mine, tag, tmp_path, f"FROM {base.tag}", f"RUN echo {uuid.uuid4()} >/srv/a")
+    monkeypatch.setattr(mine, "pushed", lambda *_: pytest.fail("pushed"))
+    all_, wanted = image.config.diff_ids, image.config.diff_ids[:-1]
+    assert set(read(image, wanted)) == set(wanted)
+    assert heard.lines == [] and list(tmp_path.iterdir()) == []
+    assert mine.is_most(image, all_) and not mine.is_most(image, all_[-1:])
+
+
 def test_a_large_layer_comes_though_the_daemon_sent_it_before(
     mine: DockerEngine, heard: Heard, base: BaseImage, tag: str, tmp_path: Path
 ) -> None:
