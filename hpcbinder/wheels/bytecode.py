@@ -1,0 +1,252 @@
+"""Bytecode for an image's interpreter, made by it or by one of this machine that makes the same.
+
+Unchecked hash-based files (PEP 552): every file of an image has one time, and nothing in it changes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from hpcbinder.errors import BuildError
+from hpcbinder.process import start, stop
+from hpcbinder.text import one_line
+from hpcbinder.wheels.compiling import END, NONE
+from hpcbinder.wheels.target import Target
+
+BATCH_FILES, BATCH_BYTES = 100, 1 << 20
+"""Of sources that are compiled one after the other by one process."""
+LARGEST = 16 << 20
+"""Bytes of a source that is compiled; a compiler takes a hundred times that much memory."""
+
+_PATIENCE = 60.0
+"""Seconds for one file."""
+_HELLO = 20.0
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """How a CPython is started on this machine.
+
+    Attributes:
+        argv: The program and its options, behind which `-c PROGRAM` can stand: `(/usr/bin/python3.11, -s, -S, -B)`.
+        env: Variables it needs; it gets no others but `PYTHONHASHSEED` and a locale.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Compiler(Protocol):
+    """Makes files of bytecode."""
+
+    def submit(self, sources: Sequence[tuple[str, bytes]]) -> Future[list[bytes | None]]:
+        """Have files compiled.
+
+        Args:
+            sources: (path in the image, content), some of `BATCH_FILES` and `BATCH_BYTES`.
+
+        Returns:
+            Of each what its `.pyc` holds, None if it does not compile. The bytes depend on `sources` only.
+        """
+
+
+def host_interpreter(target: Target) -> Interpreter | None:
+    """An interpreter of this machine that makes the same bytecode as the image's; None if there is none."""
+    name = f"python{target.version[0]}.{target.version[1]}"
+    candidates = [f"/usr/bin/{name}", f"/usr/local/bin/{name}", shutil.which(name)]
+    if sys.version_info[:2] == target.version:
+        candidates.insert(0, sys.executable)
+    for path in dict.fromkeys(candidates):
+        if path and os.access(path, os.X_OK) and target.magic is not None and _magic(path) == target.magic:
+            return _of_this_machine(path)
+    return None
+
+
+def _of_this_machine(path: str) -> Interpreter:
+    return Interpreter((path, "-s", "-S", "-B"))
+
+
+@lru_cache
+def _magic(path: str) -> int | None:
+    try:
+        with _Child(_of_this_machine(path)) as child:
+            return child.magic
+    except BuildError:
+        return None
+
+
+class Compilers:
+    """Several processes of one interpreter; a `Compiler` and a context manager.
+
+    Args:
+        interpreter: How it is started.
+        target: What the bytecode is for.
+        jobs: Processes.
+    """
+
+    def __init__(self, interpreter: Interpreter, target: Target, jobs: int) -> None:
+        self._interpreter = interpreter
+        self._target = target
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="bytecode")
+        self._mine = threading.local()
+        self._lock = threading.Lock()
+        self._children: set[_Child] = set()
+
+    def submit(self, sources: Sequence[tuple[str, bytes]]) -> Future[list[bytes | None]]:
+        """See `Compiler.submit`.
+
+        The future raises BuildError if the interpreter cannot be started or makes other bytecode.
+        """
+        return self._pool.submit(self._compile, sources)
+
+    def _compile(self, sources: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        made: list[bytes | None] = []
+        while len(made) < len(sources):
+            child = self._child()
+            answers = child.compile(sources[len(made) :])
+            made += answers
+            if len(made) < len(sources):
+                # The next one brought the process down, or holds it up.
+                self._end(child)
+                made.append(None)
+        return made
+
+    def _child(self) -> _Child:
+        child: _Child | None = getattr(self._mine, "child", None)
+        if child is None:
+            child = _Child(self._interpreter)
+            with self._lock:
+                self._children.add(child)
+            if self._target.magic not in (None, child.magic):
+                raise BuildError(
+                    f"{self._interpreter.argv[0]} makes bytecode {child.magic}, Python {self._target.python} wants "
+                    f"{self._target.magic}"
+                )
+            self._mine.child = child
+        return child
+
+    def _end(self, child: _Child) -> None:
+        self._mine.child = None
+        with self._lock:
+            self._children.discard(child)
+        child.close()
+
+    def __enter__(self) -> Compilers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            with self._lock:
+                for child in self._children:
+                    child.interrupt()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for child in self._children:
+            child.close()
+
+
+class _Child:
+    """A process that runs `compiling`; used by one thread, which must outlive it."""
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        program = Path(__file__).with_name("compiling.py").read_text(encoding="utf-8")
+        env = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", **interpreter.env}
+        argv = [*interpreter.argv, "-W", "ignore", "-c", program]
+        try:
+            self._process = start(
+                argv,
+                env=env,
+                stdin=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd=Path("/"),
+                ending=signal.SIGKILL,
+            )
+        except OSError as error:
+            raise BuildError(f"{argv[0]} cannot be started: {error.strerror}") from None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        try:
+            self.magic = self._number(time.monotonic() + _HELLO)
+        except _Gone:
+            self.close()
+            raise BuildError(f"{one_line(argv[0], 200)} does not run here as a Python interpreter") from None
+
+    def compile(self, sources: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        """Compile files; fewer answers than files if the process is not usable any more."""
+        made: list[bytes | None] = []
+        try:
+            self._write(b"B")
+            for path, source in sources:
+                name = os.fsencode(path)
+                head = len(name).to_bytes(4, "big") + len(source).to_bytes(4, "big")
+                self._write(head + name + source)
+                deadline = time.monotonic() + _PATIENCE
+                length = self._number(deadline)
+                if length == END:
+                    return made
+                made.append(None if length == NONE else self._read(length, deadline))
+            self._write(bytes(8))
+            if self._number(time.monotonic() + _PATIENCE) != END:
+                raise _Gone
+        except (_Gone, OSError):
+            pass
+        return made
+
+    def interrupt(self) -> None:
+        """End the process; who waits for it gets no more answers."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End it."""
+        stop(self._process, signal.SIGKILL)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._in, view) :]
+
+    def _number(self, deadline: float) -> int:
+        return int.from_bytes(self._read(4, deadline), "big")
+
+    def _read(self, length: int, deadline: float) -> bytes:
+        parts = []
+        poll = select.poll()
+        poll.register(self._out, select.POLLIN)
+        while length:
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise _Gone
+            part = os.read(self._out, min(length, 1 << 20))
+            if not part:
+                raise _Gone
+            parts.append(part)
+            length -= len(part)
+        return b"".join(parts)
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Gone(Exception):
+    """The process has ended, or says nothing."""
+
+
+InterpreterSource = Callable[[], Interpreter]
+"""Gives an interpreter when one is needed."""

@@ -1,0 +1,207 @@
+"""Making layers of wheels: several are fetched at the same time, and squashed while others still come."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcbinder.errors import FetchError
+from hpcbinder.model import LockedPackage
+from hpcbinder.progress import Reporter
+from hpcbinder.squashfs import Options, write_layer
+from hpcbinder.wheels.archive import Refused, refusal
+from hpcbinder.wheels.bytecode import Compiler
+from hpcbinder.wheels.chosen import Chosen, ChosenStore
+from hpcbinder.wheels.download import Downloads
+from hpcbinder.wheels.installed import WheelTar
+from hpcbinder.wheels.locks import Lock
+from hpcbinder.wheels.target import Target
+
+_FETCHES = 8
+"""Wheels that come at the same time."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are.
+
+    Attributes:
+        scratch: Folder for unfinished layers, on the file system of the finished ones.
+        layer: Package, SHA-256 of its wheel -> where its layer is to be.
+        known: Package -> its layer, if it is there.
+        lock: Package -> file to lock.
+    """
+
+    scratch: Path
+    layer: Callable[[LockedPackage, str], Path]
+    known: Callable[[LockedPackage], Path | None]
+    lock: Callable[[LockedPackage], Path]
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    chosen: Chosen
+    path: Path
+    lock: Lock
+    new: bool
+
+
+class Making:
+    """Makes the layers of some packages.
+
+    Args:
+        target: What they are installed for.
+        downloads: Gets wheels.
+        chosen: Remembers which wheel a package is.
+        compiler: Makes bytecode.
+        options: How layers are squashed.
+        places: Where they go.
+        reporter: Hears how far it is.
+        jobs: Wheels that are squashed at the same time.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        downloads: Downloads,
+        chosen: ChosenStore,
+        compiler: Compiler,
+        options: Options,
+        places: Places,
+        reporter: Reporter,
+        jobs: int,
+    ) -> None:
+        self._target = target
+        self._downloads = downloads
+        self._chosen = chosen
+        self._compiler = compiler
+        self._options = options
+        self._places = places
+        self._reporter = reporter
+        self._jobs = jobs
+        self._stopped = threading.Event()
+        self._locks: list[Lock] = []
+
+    def make(self, packages: Sequence[LockedPackage]) -> None:
+        """Make the layers; what another process is making is waited for.
+
+        Raises:
+            FetchError: A wheel cannot be had.
+            BuildError: A wheel is refused.
+            ConvertError: A layer cannot be written.
+            OSError: A wheel cannot be read or kept.
+        """
+        try:
+            self._make(packages)
+        finally:
+            for lock in self._locks:
+                lock.release(done=False)
+
+    def _make(self, packages: Sequence[LockedPackage]) -> None:
+        self._say(0, len(packages))
+        with self._pool(_FETCHES, "fetch") as fetchers, self._pool(self._jobs, "wheel") as squashers:
+            fetching = {fetchers.submit(self._fetch, package, wait=False): package for package in packages}
+            squashing: dict[Future[None], LockedPackage] = {}
+            busy = []
+            for fetched in as_completed(fetching):
+                package, wheel = fetching[fetched], fetched.result()
+                if wheel is not None:
+                    squashing[squashers.submit(self._squash, package, wheel)] = package
+                elif self._places.known(package) is None:
+                    busy.append(package)
+                for squashed in squashing:
+                    if squashed.done():
+                        squashed.result()
+            for count, squashed in enumerate(as_completed(squashing), 1):
+                squashed.result()
+                self._say(len(packages) - len(squashing) + count, len(packages))
+        if busy:
+            self._reporter.phase("convert", f"another process is squashing {busy[0].name}; waiting for it")
+        for package in busy:
+            wheel = self._fetch(package, wait=True)
+            if wheel is not None:
+                self._squash(package, wheel)
+
+    def _say(self, done: int, total: int) -> None:
+        self._reporter.phase("convert", f"squashed {done} of {total} wheels", done / total)
+
+    @contextmanager
+    def _pool(self, threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+        pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        try:
+            yield pool
+        except BaseException:
+            self._stopped.set()
+            self._downloads.stop()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _fetch(self, package: LockedPackage, *, wait: bool) -> _Fetched | None:
+        """Have a wheel on disk, and its package's lock; None if another process has the lock or made the layer."""
+        lock = Lock(self._places.lock(package))
+        self._locks.append(lock)
+        wheel = None
+        try:
+            if lock.take(wait=wait) and self._places.known(package) is None:
+                wheel = self._have(package, lock)
+        finally:
+            if wheel is None:
+                lock.release(done=self._places.known(package) is not None)
+        return wheel
+
+    def _have(self, package: LockedPackage, lock: Lock) -> _Fetched:
+        chosen = self._chosen.find(package, self._target)
+        path = None if chosen is None else self._downloads.kept(chosen.sha256)
+        new = path is None
+        if chosen is None or path is None:
+            candidate = self._downloads.find(package, self._target)
+            self._reporter.phase("fetch", f"fetching {candidate.filename}")
+            digest = self._downloads.fetch(package, candidate)
+            chosen = self._chosen.add(package, self._target, candidate.filename, digest)
+            path = self._downloads.path(digest)
+        return _Fetched(chosen, path, lock, new)
+
+    def _squash(self, package: LockedPackage, wheel: _Fetched) -> None:
+        out = self._places.layer(package, wheel.chosen.sha256)
+        done = False
+        try:
+            if not wheel.new:
+                _check(wheel.path, package, wheel.chosen)
+            unfinished = self._places.scratch / out.name
+            with WheelTar(
+                wheel.path,
+                wheel.chosen.filename,
+                self._target,
+                self._compiler,
+                url=package.url,
+                digest=wheel.chosen.sha256,
+                stopped=self._stopped.is_set,
+            ) as stream:
+                write_layer(stream, unfinished, self._options, jobs=self._jobs)  # type: ignore[arg-type]
+            unfinished.chmod(0o644)
+            unfinished.replace(out)
+            done = True
+        except Refused as error:
+            raise refusal(package.name, package.version, error) from None
+        finally:
+            wheel.lock.release(done=done)
+
+
+def _check(path: Path, package: LockedPackage, chosen: Chosen) -> None:
+    """That a wheel is still what its name says: it may have been kept for long, and by others."""
+    sums = {name: hashlib.new(name) for name in {"sha256", *(value.partition(":")[0] for value in package.hashes)}}
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            for one in sums.values():
+                one.update(piece)
+    found = {f"{name}:{one.hexdigest()}" for name, one in sums.items()}
+    if f"sha256:{chosen.sha256}" not in found or not found & set(package.hashes):
+        raise FetchError(
+            f"{package.name} {package.version}: the wheel that was kept is damaged", where=str(path), hint="remove it"
+        )

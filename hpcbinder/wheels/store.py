@@ -1,0 +1,170 @@
+"""The cache of squashed wheels: each is fetched, unpacked, compiled and compressed once, for every environment it is
+in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from hpcbinder.catalog import make_folder
+from hpcbinder.config import SiteConfig
+from hpcbinder.errors import BuildError, ConvertError
+from hpcbinder.model import Lock, LockedPackage, fingerprint
+from hpcbinder.process import usable_cores
+from hpcbinder.progress import Reporter
+from hpcbinder.squashfs import Options
+from hpcbinder.wheels.bytecode import Compilers, Interpreter, InterpreterSource, host_interpreter
+from hpcbinder.wheels.chosen import ChosenStore
+from hpcbinder.wheels.conflicts import conflicts
+from hpcbinder.wheels.download import Downloads
+from hpcbinder.wheels.installed import FORM
+from hpcbinder.wheels.making import Making, Places
+from hpcbinder.wheels.target import Target
+
+_SHOWN = 5
+"""Conflicts that are told one by one."""
+
+
+class WheelStore:
+    """Wheels and their squashed layers in a folder.
+
+    Args:
+        folder: Shared by all who may use the layers; made if it is not there.
+        site: Package index, certificates, proxies.
+        options: How layers are squashed; part of every file's name.
+        reporter: Hears what takes time, and which files several wheels have.
+        hosts: Globs of hosts that a lock's URLs may lead to besides public ones (`source.hosts`).
+        below: Folders of the same kind that are only read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        site: SiteConfig,
+        options: Options,
+        reporter: Reporter,
+        *,
+        hosts: Collection[str] = (),
+        below: Sequence[Path] = (),
+    ) -> None:
+        self._folders = (folder, *below)
+        self._site = site
+        self._options = options
+        self._reporter = reporter
+        self._hosts = tuple(hosts)
+        self._chosen = ChosenStore(folder / "chosen", [path / "chosen" for path in below])
+
+    def missing(self, lock: Lock, target: Target) -> list[LockedPackage]:
+        """The packages that have no layer yet; nobody is asked."""
+        return [package for package in lock.packages if self._known(package, target) is None]
+
+    def layers(
+        self,
+        lock: Lock,
+        target: Target,
+        interpreter: InterpreterSource | None = None,
+        *,
+        scratch: Path,
+        jobs: int | None = None,
+    ) -> list[Path]:
+        """Have all packages of a lock squashed, each at its place below the target's prefix.
+
+        What has a layer is neither fetched nor looked at. Where two wheels have one file, the layers' order makes it
+        the one that `pip install --no-deps` of the lock leaves there, and the reporter hears of it.
+
+        Args:
+            interpreter: Asked, at most once, for what makes the target's bytecode if layers are missing and no
+                interpreter of this machine makes the same.
+            scratch: Folder for unfinished files, on the file system of the store.
+            jobs: Wheels worked on at the same time, None for one per usable core.
+
+        Returns:
+            Their files, from the lowest to the topmost.
+
+        Raises:
+            FetchError: A wheel cannot be had, or is not what the lock says.
+            BuildError: A wheel is refused, or there is no interpreter for the target's bytecode.
+            ConvertError: The store cannot be written.
+        """
+        missing = self.missing(lock, target)
+        if missing:
+            try:
+                self._make(missing, target, interpreter, scratch, jobs or usable_cores())
+            except OSError as error:
+                raise ConvertError(
+                    f"cannot keep wheels: {error.strerror or error}", where=str(self._folders[0])
+                ) from None
+        # pip installs what does not depend on each other in the reverse order of names (its `_req_set_item_sorter`),
+        # and with --no-deps nothing does: so the first name's files are the last that are written.
+        packages = sorted(lock.packages, key=lambda package: package.name, reverse=True)
+        found = [(package.name, self._known(package, target)) for package in packages]
+        layers = [(name, path) for name, path in found if path is not None]
+        if len(layers) < len(packages):
+            raise ConvertError("layers of wheels went away while they were used", where=str(self._folders[0]))
+        self._tell(layers, target)
+        return [path for _, path in layers]
+
+    def _tell(self, layers: Sequence[tuple[str, Path]], target: Target) -> None:
+        found = conflicts(layers, target)
+        for path, names in found[:_SHOWN]:
+            self._reporter.phase("convert", f"{path} is in {' and '.join(reversed(names))}; {names[-1]}'s stays")
+        if len(found) > _SHOWN:
+            self._reporter.phase("convert", f"{len(found) - _SHOWN} more files are in several wheels")
+
+    def _known(self, package: LockedPackage, target: Target) -> Path | None:
+        """A package's layer, if it is there: from what is on disk alone."""
+        digest = _only_hash(package)
+        if digest is None:
+            chosen = self._chosen.find(package, target)
+            if chosen is None:
+                return None
+            digest = chosen.sha256
+        name = self._path(package, digest, target).name
+        return next((path for folder in self._folders if (path := folder / "layers" / name).exists()), None)
+
+    def _path(self, package: LockedPackage, digest: str, target: Target) -> Path:
+        """Where a layer is to be."""
+        place = [target.prefix, target.executable, target.interpreter, target.architecture, package.url, FORM]
+        options = self._options
+        parameters = f"{options.compressor}{options.effective_level}-{options.block_size}"
+        return self._folders[0] / "layers" / f"{digest}-{fingerprint(place)[:16]}-{parameters}.squashfs"
+
+    def _make(
+        self,
+        packages: Sequence[LockedPackage],
+        target: Target,
+        interpreter: InterpreterSource | None,
+        scratch: Path,
+        jobs: int,
+    ) -> None:
+        folder, *below = self._folders
+        for path in (folder, folder / "layers"):
+            make_folder(path)
+        places = Places(
+            scratch=scratch,
+            layer=lambda package, digest: self._path(package, digest, target),
+            known=lambda package: self._known(package, target),
+            lock=lambda package: folder / "layers" / f"{fingerprint([package, target])}.lock",
+        )
+        downloads = Downloads(folder, self._site, self._hosts, below)
+        with Compilers(_interpreter(target, interpreter), target, jobs) as compilers:
+            making = Making(target, downloads, self._chosen, compilers, self._options, places, self._reporter, jobs)
+            making.make(packages)
+
+
+def _only_hash(package: LockedPackage) -> str | None:
+    """The SHA-256 of a package's wheel, where the lock leaves no choice."""
+    known = [value[7:] for value in package.hashes if value.startswith("sha256:")]
+    return known[0] if len(package.hashes) == len(known) == 1 else None
+
+
+def _interpreter(target: Target, source: InterpreterSource | None) -> Interpreter:
+    found = host_interpreter(target)
+    if found is None and source is not None:
+        found = source()
+    if found is None:
+        raise BuildError(
+            f"nothing here makes bytecode for Python {target.python}",
+            hint=f"install python{target.version[0]}.{target.version[1]} on this machine",
+        )
+    return found
