@@ -6,31 +6,29 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcbinder import __version__
 from hpcbinder.bases import Bases
-from hpcbinder.builders import build_with_engine
+from hpcbinder.builders import ASSEMBLED, build_image
 from hpcbinder.catalog import Catalog, LogBook
 from hpcbinder.config import Config
 from hpcbinder.convert import convert
+from hpcbinder.converting import add_formats, can_add
 from hpcbinder.engine import pick_engine
 from hpcbinder.errors import BuildError, HpcbinderError, UsageError
-from hpcbinder.image import image_packages
+from hpcbinder.image import ARCHITECTURES, image_packages
 from hpcbinder.lock import Resolver, read_locks
 from hpcbinder.model import Checkout, Entry, Plan, RegisteredKernel
 from hpcbinder.plan import Pack, load_packs, make_plan
-from hpcbinder.progress import Reporter
+from hpcbinder.progress import Clock, Reporter
 from hpcbinder.publish import may_push, publish
-from hpcbinder.register import image_kernels, register_kernels, unregister_kernels
+from hpcbinder.register import image_kernels, import_into_gateway, register_kernels, unregister_kernels
 from hpcbinder.registry import Reference
+from hpcbinder.runtime import choose_compression
 from hpcbinder.source import fetch
-from hpcbinder.squashfs import Options
 from hpcbinder.text import one_line
-
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le"}
-"""Machine name -> OCI architecture."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +60,6 @@ class Request:
     lock: bool = True
     locks: Path | None = None
     push: Reference | None = None
-
-
-@dataclass
-class Clock:
-    """Seconds spent in each phase."""
-
-    timings: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.timings[phase] = round(self.timings.get(phase, 0.0) + time.monotonic() - start, 3)
 
 
 def plan_source(
@@ -150,17 +133,24 @@ def build(request: Request, config: Config, catalog: Catalog, reporter: Reporter
         checkout, plan = plan_source(request, config, scratch, reporter, clock)
         busy = f"{plan.id}: another process builds it (hpcbinder logs {plan.id} --follow)"
         with catalog.lock(plan.id, on_wait=lambda: reporter.phase("build", busy)):
-            entry = catalog.find(plan.id)
+            entry = found = catalog.find(plan.id)
             lacking = _lacking(entry, config)
-            if entry is None or request.rebuild or lacking:
-                if entry is not None and lacking:
-                    reporter.phase("build", f"{plan.id} is in the catalog already, but not as {', '.join(lacking)}")
+            if entry is not None and lacking:
+                reporter.phase("build", f"{plan.id} is in the catalog already, but not as {', '.join(lacking)}")
+            if entry is not None and lacking and not request.rebuild and can_add(entry, lacking):
+                with _logged(plan.id, catalog, book), clock("convert"):
+                    entry = add_formats(entry, lacking, catalog, scratch, reporter)
+            elif entry is None or request.rebuild or lacking:
                 # What registered kernels run stays there when other formats are asked for.
                 formats = dict.fromkeys((*(entry.formats if entry else ()), *config.build.formats))
+                if set(formats) == {"oci"}:
+                    raise UsageError("no runtime runs the format oci", hint="ask for another one too (build.formats)")
                 with _logged(plan.id, catalog, book):
                     entry = _make(plan, checkout, config, tuple(formats), catalog, reporter, clock, scratch)
             else:
                 reporter.phase("build", f"{plan.id} is in the catalog already (--rebuild makes it anew)")
+    if entry is not found and "shifter" in entry.formats and config.shifter.gateway is not None:
+        import_into_gateway(Path(entry.formats["shifter"]), f"{entry.id}:latest", config, reporter)
     kernels: tuple[RegisteredKernel, ...] = ()
     if request.register and not entry.kernels and plan.own is not None:
         reporter.phase("register", f"no kernel: {plan.own.path} installs none (pip install ipykernel in it makes one)")
@@ -209,10 +199,17 @@ def _make(
     scratch: Path,
 ) -> Entry:
     with clock("build"):
-        engine = pick_engine(config.build.engine, config, reporter)
-        image = build_with_engine(
-            plan, checkout, engine, bases_dir=catalog.bases_dir, scratch=scratch, config=config, reporter=reporter
+        compression = choose_compression(config.build.compression, config)
+        built = build_image(
+            plan,
+            checkout,
+            catalog=catalog,
+            scratch=scratch,
+            config=config,
+            options=compression.options,
+            reporter=reporter,
         )
+        image = built.image
     with clock("convert"):
         folder = scratch / "image"
         folder.mkdir()
@@ -224,9 +221,10 @@ def _make(
             labels={**image.config.labels, "org.hpcbinder.id": plan.id},
             timestamp=plan.timestamp,
             formats=formats,
-            options=Options.parse(config.build.compression),
+            options=compression.options,
             reporter=reporter,
-            origin=image.name,
+            origin=built.name,
+            layers=built.layers,
         )
         with converted.open() as files:
             kernels = image_kernels(files, image.config.env, foreign=plan.own is not None)
@@ -240,7 +238,7 @@ def _make(
         subdir=plan.subdir,
         buildpacks=plan.packs,
         base=plan.base,
-        image={"name": image.name, "digest": image.config.digest, "engine": engine.name},
+        image={"name": built.name, "digest": image.config.digest, "engine": built.builder},
         config=image.config,
         formats={name: str(path) for name, path in converted.formats.items()},
         kernels=kernels,
@@ -253,6 +251,7 @@ def _make(
         locks=plan.locks,
         asked=plan.asked,
         python=plan.python if plan.own is None else None,
+        compression=compression.record(),
     )
     return catalog.add(entry, folder)
 
@@ -286,6 +285,8 @@ def remove(entry: Entry, config: Config, catalog: Catalog, reporter: Reporter) -
     """
     unregister_kernels(entry, config=config)
     catalog.remove(entry.id)
+    if entry.image.get("engine") == ASSEMBLED:
+        return
     try:
         # Entries of the first version do not say which it was.
         pick_engine(entry.image.get("engine", config.build.engine), config).remove(entry.image["name"])

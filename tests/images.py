@@ -71,6 +71,8 @@ def line(rig: Rig, dockerd: Dockerd) -> Line:
     # A person's machine knows none of this one's package settings.
     for name in ("PIP_FIND_LINKS", "PIP_CONFIG_FILE", "JUPYTER_PATH", "PYTHONPATH"):
         environment.pop(name, None)
+    # What an engine makes is meant here; what is made without one has tests of its own.
+    environment["HPCBINDER_BUILD_ENGINE"] = "docker"
     environment["GIT_CONFIG_GLOBAL"] = str(home / "gitconfig")
     (home / "gitconfig").write_text("[safe]\n\tdirectory = *\n")
     return Line(folder, environment)

@@ -7,6 +7,7 @@ network. Under Apptainer and Charliecloud: an ordinary user, `$HOME` bound.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from hpcbinder import contract
+from hpcbinder.look import inspect, stored_sbom
 from hpcbinder.squashfs import Image
 from rig import Apptainer, Builder, Charliecloud, Dockerd, User
 
@@ -24,7 +26,11 @@ FORBIDDEN = ("home", "root", "tmp", "var/tmp", "run", "scratch", "dev/shm")
 
 
 heavy = pytest.mark.heavy
-ENGINES = ["docker", pytest.param("podman", marks=heavy), pytest.param("buildah", marks=heavy)]
+ENGINES = [
+    pytest.param("docker", marks=pytest.mark.rig),
+    pytest.param("podman", marks=heavy),
+    pytest.param("buildah", marks=heavy),
+]
 WAYS = [
     *("docker-docker", "docker-apptainer", "docker-charliecloud"),
     *(pytest.param(way, marks=heavy) for way in ("podman-podman", "podman-apptainer", "buildah-apptainer")),
@@ -272,3 +278,15 @@ def test_labels(record: dict[str, Any], contract_image: dict[str, Any]) -> None:
     labels = record["config"]["labels"]
     assert labels["org.opencontainers.image.revision"] == contract_image["commit"]
     assert {"python", "debian", "server"} <= set(record["packages"])
+
+
+def test_the_bill_of_materials_has_what_the_catalog_has(line: Any, contract_image: dict[str, Any]) -> None:
+    record = json.loads(line.hpcbinder("show", contract_image["id"], "--json").stdout)
+    sif = Path(contract_image["formats"]["sif"])
+    components = json.loads(stored_sbom(sif))["components"]
+    found = {(c["purl"].partition("/")[0], c["name"], c["version"]) for c in components if "purl" in c}
+    for ecosystem, kind in (("python", "pkg:pypi"), ("server", "pkg:pypi"), ("debian", "pkg:deb")):
+        same = r"[-_.]+" if kind == "pkg:pypi" else "$^"  # PEP 503
+        listed = {(kind, re.sub(same, "-", p["name"]).lower(), p["version"]) for p in record["packages"][ecosystem]}
+        assert listed and listed <= found
+    assert inspect(sif)["squashfs"]["compressor"] == record["compression"]["name"].partition(":")[0]

@@ -13,8 +13,8 @@ FLOORS = [
     {"squashfs", "sif", "model", "contract", "debian", "errors", "process", "progress", "text", "buildpacks"},
     {"image", "catalog", "config", "registry"},
     {"source", "plan", "convert", "runtime", "look"},
-    {"engine", "bases", "interpreters", "lock", "register"},
-    {"builders", "build", "doctor", "gc", "publish"},
+    {"engine", "bases", "interpreters", "lock", "register", "wheels"},
+    {"builders", "build", "converting", "doctor", "gc", "placing", "publish", "transport"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

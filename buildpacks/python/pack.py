@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 
-from hpcbinder.plan import DetectError, Draft, Lock, LockedPackage, Repo, Stage, show
+from hpcbinder.plan import Assembly, DetectError, Draft, Edit, Lock, LockedPackage, Repo, Stage, TextFile, show
 
 from .locked import Locked
 from .project import Project, analyse, is_project
@@ -23,6 +23,11 @@ from .version import choose_python
 
 ALWAYS = ("ipykernel", "pip")
 """In every environment, in the version the repository's pins leave. pip: postBuild scripts call it."""
+
+PREFIX = "/opt/env"
+
+KERNEL = Edit(f"{PREFIX}/share/jupyter/kernels/python3/kernel.json", r'^( *)"python3*",$', rf'\1"{PREFIX}/bin/python",')
+"""What common.sh does in `fix_kernel`."""
 
 LARGE = 16 << 20
 """Bytes above which a file outside every package is taken to be data, which no installation copies."""
@@ -179,6 +184,7 @@ def _unpack(draft: Draft, lock: Lock, asked: set[str]) -> None:
         adds = [packages[name] for name in sorted(layer)]
         so_far += adds
         known = [{"name": package.name, "version": package.version} for package in sorted(so_far, key=_by_name)]
+        listed = json.dumps(known, separators=(",", ":")) + "\n"
         draft.add_step(
             Stage.DEPENDENCIES,
             "wheels" if number == 1 else f"wheels-{number}",
@@ -186,10 +192,17 @@ def _unpack(draft: Draft, lock: Lock, asked: set[str]) -> None:
             draft.script("common.sh") + draft.script("wheels.sh"),
             data={
                 "wheels.txt": _lines(map(_locked_line, adds)),
-                "python.json": json.dumps(known, separators=(",", ":")) + "\n",
+                "python.json": listed,
             },
             caches=["uv"],
             apart=["/opt/env", "/opt/hpcbinder/packages"] if number > 1 else [],
+            assembly=Assembly(
+                prefix=PREFIX,
+                python=draft.python.full,
+                wheels="wheels.txt",
+                edits=(KERNEL,),
+                files={"/opt/hpcbinder/packages/python.json": TextFile(listed)},
+            ),
         )
 
 
@@ -248,6 +261,7 @@ def _environment(draft: Draft) -> None:
         f"an empty environment for Python {draft.python.version}",
         draft.script("environment.sh"),
         env={"HPCBINDER_PYTHON": draft.python.executable},
+        assembly=Assembly(prefix=PREFIX, interpreter=draft.python.executable, python=draft.python.full),
     )
 
 

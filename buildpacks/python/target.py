@@ -8,10 +8,7 @@ from packaging.markers import Marker
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags
 
-from hpcbinder.plan import SUITES, DetectError, Python, show
-
-MACHINES = {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "ppc64le"}
-"""OCI architecture -> what Python and wheels call it."""
+from hpcbinder.plan import MACHINES, SUITES, DetectError, Python, marker_environment, show
 
 _OLDEST_GLIBC = {"x86_64": 5}
 """Minor version of the oldest glibc 2 that wheels name for a machine (PEP 600); 17 for all others."""
@@ -35,19 +32,7 @@ class Target:
         machine = MACHINES.get(architecture, architecture)
         glibc = SUITES[python.suite].glibc
         self.platform = f"{machine}-manylinux_{glibc.replace('.', '_')}"
-        self.environment = {
-            "implementation_name": "cpython",
-            "implementation_version": python.full,
-            "os_name": "posix",
-            "platform_machine": machine,
-            "platform_python_implementation": "CPython",
-            "platform_release": "",
-            "platform_system": "Linux",
-            "platform_version": "",
-            "python_full_version": python.full,
-            "python_version": python.version,
-            "sys_platform": "linux",
-        }
+        self.environment = marker_environment(python.full, architecture)
         self._known: dict[tuple[str, frozenset[str], frozenset[str] | None], bool] = {}
         self._tags: dict[tuple[str, str], set[str]] = {}
         for tag in _tags(python.version, machine, int(glibc.split(".")[1])):

@@ -1,5 +1,8 @@
-"""From a plan to an image. One module per way of making it; today an engine that builds a Dockerfile."""
+"""From a plan to an image. One module per way of making it: an engine that builds a Dockerfile, or the assembler that
+merges squashed layers; `choose` says which."""
 
+from hpcbinder.builders.choose import Built, build_image
 from hpcbinder.builders.dockerfile import build_with_engine
+from hpcbinder.builders.obstacle import ASSEMBLED
 
-__all__ = ["build_with_engine"]
+__all__ = ["ASSEMBLED", "Built", "build_image", "build_with_engine"]

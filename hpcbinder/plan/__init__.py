@@ -4,8 +4,8 @@ This is also the API that buildpacks are written against (docs/buildpacks.md): t
 """
 
 from hpcbinder.errors import DetectError, RegistryError
-from hpcbinder.model import Lock, LockedPackage, OutsideImage, Python, Stage
-from hpcbinder.plan.context import context_listing, write_context, write_files, write_own_context
+from hpcbinder.model import Assembly, Edit, Lock, LockedPackage, OutsideImage, Python, Stage, TextFile
+from hpcbinder.plan.context import context_listing, write_content, write_context, write_files, write_own_context
 from hpcbinder.plan.draft import Draft, Resolver, SystemPackage
 from hpcbinder.plan.environments import environment_fingerprint, server_fingerprint
 from hpcbinder.plan.explain import explain
@@ -14,20 +14,25 @@ from hpcbinder.plan.make import make_plan
 from hpcbinder.plan.manifest import manifest
 from hpcbinder.plan.packs import Pack, load_packs
 from hpcbinder.plan.points import apart_point, environment_points, server_point
-from hpcbinder.plan.render import dockerfile, on_own, stage_name, step_titles
+from hpcbinder.plan.render import CMD, dockerfile, environment, on_own, stage_name, step_titles
 from hpcbinder.plan.repo import Repo
 from hpcbinder.plan.server import PYTHONS as SERVER_PYTHONS
 from hpcbinder.plan.server import entrypoint_files, server_step
 from hpcbinder.plan.suites import BASE_VARIANT, SUITES, SUPPORTED, Suite, debian_python, served, too_old
 from hpcbinder.plan.tree import Item, show
+from hpcbinder.plan.wheels import MACHINES, locked_wheels, marker_environment
 
 __all__ = [
     "BASE_VARIANT",
+    "CMD",
+    "MACHINES",
     "SERVER_PYTHONS",
     "SUITES",
     "SUPPORTED",
+    "Assembly",
     "DetectError",
     "Draft",
+    "Edit",
     "Foundation",
     "Item",
     "Lock",
@@ -42,17 +47,21 @@ __all__ = [
     "Stand",
     "Suite",
     "SystemPackage",
+    "TextFile",
     "apart_point",
     "bootstrapped",
     "context_listing",
     "debian_python",
     "dockerfile",
     "entrypoint_files",
+    "environment",
     "environment_fingerprint",
     "environment_points",
     "explain",
     "load_packs",
+    "locked_wheels",
     "make_plan",
+    "marker_environment",
     "manifest",
     "on_own",
     "served",
@@ -63,6 +72,7 @@ __all__ = [
     "stage_name",
     "step_titles",
     "too_old",
+    "write_content",
     "write_context",
     "write_files",
     "write_own_context",

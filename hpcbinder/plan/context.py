@@ -48,7 +48,23 @@ def write_context(
         _write_step(writer, step_folder(number), step, repo)
     writer.folder("content")
     if until is None:
-        _write_content(writer, plan, checkout, repo)
+        _write_content(writer, "content", plan, checkout, repo)
+    writer.end()
+
+
+def write_content(plan: Plan, checkout: Checkout, out: BinaryIO) -> None:
+    """Write the repository's content and the manifest as a layer of the image.
+
+    Args:
+        plan: The plan.
+        checkout: The files it was made from.
+        out: Gets an uncompressed tar; never sought in.
+
+    Raises:
+        BuildError: A file changed since the plan was made, or cannot be read.
+    """
+    writer = _Writer(out, plan.timestamp)
+    _write_content(writer, "", plan, checkout, open_repo(checkout))
     writer.end()
 
 
@@ -155,13 +171,14 @@ def _file_behind(link: Item, repo: Repo) -> Item | None:
     return item if item is not None and item.kind == "file" else None
 
 
-def _write_content(writer: _Writer, plan: Plan, checkout: Checkout, repo: Repo) -> None:
-    writer.parents("content", f"{MANIFEST.lstrip('/')}")
-    writer.text(f"content{MANIFEST}", manifest(plan))
-    writer.parents("content", f"{REPO_DIR.lstrip('/')}/.")
+def _write_content(writer: _Writer, top: str, plan: Plan, checkout: Checkout, repo: Repo) -> None:
+    writer.parents(top, MANIFEST.lstrip("/"))
+    writer.text(f"{top}{MANIFEST}".lstrip("/"), manifest(plan))
+    writer.parents(top, f"{REPO_DIR.lstrip('/')}/.")
     whole = ContentHash()
     for item in plan_items(plan, repo):
-        whole.add(item, _write_item(writer, f"content{REPO_DIR}/{item.path}", item, repo))
+        name = f"{top}{REPO_DIR}/{item.path}".lstrip("/")
+        whole.add(item, _write_item(writer, name, item, repo))
     if checkout.tree is None and whole.hexdigest() != plan.content.digest:
         raise BuildError("the files changed since the plan was made", where=checkout.source, hint="run again")
 
@@ -193,11 +210,10 @@ class _Writer:
             self._header(name, tarfile.DIRTYPE, 0o755)
 
     def parents(self, top: str, path: str) -> None:
-        """Write the folders from `top` down to the one that holds `top/path`."""
-        parts = path.split("/")[:-1]
-        self.folder(top)
+        """Write the folders from `top` ("" for none) down to the one that holds `top/path`."""
+        parts = [*filter(None, [top]), *path.split("/")[:-1]]
         for end in range(1, len(parts) + 1):
-            self.folder("/".join((top, *parts[:end])))
+            self.folder("/".join(parts[:end]))
 
     def text(self, name: str, text: str, *, executable: bool = False) -> None:
         raw = text.encode("utf-8", "surrogateescape")

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from hpcbinder.errors import DetectError
 from hpcbinder.model import (
+    Assembly,
     Cache,
     Decision,
     Lock,
@@ -290,6 +291,7 @@ class Draft:
         runs_repository_code: bool = False,
         into_repo: bool = False,
         apart: Collection[str] = (),
+        assembly: Assembly | None = None,
     ) -> None:
         """Add a layer. Steps run in the order of their stages; within one, in the order they were added.
 
@@ -306,6 +308,8 @@ class Draft:
             runs_repository_code: Code of the repository, or code that it names, runs in it.
             into_repo: `reads` stay in the image at `/srv/repo`, where the script then runs.
             apart: Folders that the step fills apart from the other steps of its stage (see `Step`).
+            assembly: What the script leaves, as data, where that is known: with nothing but such steps an image can be
+                made without an engine. The builder believes it: the script must do exactly that.
 
         Raises:
             DetectError: A value that does not fit.
@@ -327,6 +331,8 @@ class Draft:
             raise self._mistake(f"step {name} reads {bad[0]!r}, which is no file of the repository")
         if apart and stage is Stage.FINISH:
             raise self._mistake(f"step {name} fills folders apart, which has no meaning when all is in place")
+        if assembly is not None and (runs_repository_code or (assembly.wheels and assembly.wheels not in (data or {}))):
+            raise self._mistake(f"step {name}: what it leaves cannot be said as data")
         for folder in apart:
             check_apart(folder)
         self._check_env(env or {})
@@ -343,6 +349,7 @@ class Draft:
                 runs_repository_code=runs_repository_code,
                 into_repo=into_repo,
                 apart=tuple(sorted(set(apart))),
+                assembly=assembly,
             )
         )
 

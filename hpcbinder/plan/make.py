@@ -103,7 +103,12 @@ def make_plan(
     own = [step for step in foundation.steps if step.stage is not Stage.SERVER]
     steps = (
         *(step for step in foundation.steps if step.stage is Stage.SERVER),
-        server_step(foundation.server.version, foundation.server.executable),
+        server_step(
+            foundation.server.version,
+            foundation.server.executable,
+            full=foundation.server.full,
+            architecture=architecture,
+        ),
         *sorted([*own, *shared.steps], key=lambda step: _STAGES.index(step.stage)),
     )
     decided = _decisions(packs, without, repo, shared)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from hpcbinder.contract import ENTRYPOINT, ENV_PREFIX, PROFILE, SERVER_PREFIX
+from hpcbinder.contract import ENTRYPOINT, ENV_PREFIX, PACKAGES_DIR, PROFILE, SERVER_PREFIX
 from hpcbinder.errors import DetectError
-from hpcbinder.model import Cache, Stage, Step
+from hpcbinder.model import Assembly, Cache, Stage, Step, TextFile
+from hpcbinder.plan.wheels import locked_wheels
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 
@@ -35,7 +37,14 @@ _DATA = (
 )
 
 
-def server_step(python: str, executable: str = SYSTEM_PYTHON) -> Step:
+_WITHOUT = (f"{SERVER_PREFIX}/share/jupyterhub/static/*", f"{SERVER_PREFIX}/*.map")
+_BUT = f"{SERVER_PREFIX}/share/jupyterhub/static/images*"
+"""What install.sh takes away again, and what it leaves of that."""
+
+
+def server_step(
+    python: str, executable: str = SYSTEM_PYTHON, *, full: str | None = None, architecture: str = "amd64"
+) -> Step:
     """The step that installs JupyterLab and jupyterhub-singleuser from their lock, the entrypoint and profile.sh.
 
     It depends on nothing but that Python: every image on one base has the very same layer.
@@ -43,6 +52,8 @@ def server_step(python: str, executable: str = SYSTEM_PYTHON) -> Step:
     Args:
         python: `X.Y` of the interpreter.
         executable: Its path in the image.
+        full: `X.Y.Z` of it; None if that is not known, and what the step leaves can then not be said as data.
+        architecture: OCI name of what the image is for.
 
     Raises:
         DetectError: The lock does not serve this Python.
@@ -57,6 +68,32 @@ def server_step(python: str, executable: str = SYSTEM_PYTHON) -> Step:
         data={name: _read(name) for name in _DATA},
         caches=(Cache("uv", "uv"),),
         env={"UV_CACHE_DIR": "/run/hpcbinder/cache/uv", "SERVER_PYTHON": executable},
+        assembly=None if full is None else _assembly(full, executable, architecture),
+    )
+
+
+def _assembly(python: str, executable: str, architecture: str) -> Assembly:
+    """What install.sh leaves."""
+    site = f"lib/python{'.'.join(python.split('.')[:2])}/site-packages"
+    packages = [
+        {"name": package.name, "version": package.version}
+        for package in locked_wheels(_read("requirements.lock"), python, architecture)
+    ]
+    return Assembly(
+        prefix=SERVER_PREFIX,
+        interpreter=executable,
+        python=python,
+        wheels="requirements.lock",
+        without=_WITHOUT,
+        but=(_BUT,),
+        files={
+            f"{SERVER_PREFIX}/{site}/zzz-hpcbinder.pth": TextFile(f"{ENV_PREFIX}/{site}\n"),
+            f"{SERVER_PREFIX}/etc/jupyter/jupyter_server_config.json": TextFile(_read("jupyter_server_config.json")),
+            f"{SERVER_PREFIX}/share/jupyter/lab/settings/overrides.json": TextFile(_read("overrides.json")),
+            ENTRYPOINT: TextFile(_read("entrypoint"), 0o755),
+            PROFILE: TextFile(_read("profile.sh")),
+            f"{PACKAGES_DIR}/server.json": TextFile(json.dumps(packages, indent=1) + "\n"),
+        },
     )
 
 

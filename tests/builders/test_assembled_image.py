@@ -1,0 +1,203 @@
+"""One repository, assembled by an ordinary user without any engine and built by Docker: the same image, and it runs.
+
+The user has no programs but the system's, no engine's socket and, in a chroot, no user namespaces (user_namespaces(7):
+EPERM there); the base comes from a site's store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcbinder import contract
+from hpcbinder.builders.assembling.interpreter import base_interpreter
+from hpcbinder.errors import BuildError
+from hpcbinder.squashfs import Image
+from images import Line
+from rig import Apptainer, Charliecloud, Rig, User
+
+CHROOT = 'mount --rbind / "$0" && exec chroot "$0" "$@"'
+
+EXECUTE = """
+import sys, nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, kernel_name=sys.argv[2], timeout=120).execute()
+print("".join(output.text for output in notebook.cells[0].outputs), end="")
+"""
+
+LOOK = """
+import importlib.metadata, json, zmq.backend.cython._zmq as compiled
+import zmq
+print(json.dumps([
+    importlib.metadata.version("six"),
+    sorted(e.name for e in importlib.metadata.entry_points(group="console_scripts"))[:3],
+    compiled.__file__,
+    zmq.__cached__,
+]))
+"""
+
+MARKS = {f"opt/jupyter/{name}" for name in (".gitignore", ".lock", "CACHEDIR.TAG")}
+"""What uv leaves in an environment for tools that look after somebody's folders."""
+
+
+@dataclass(frozen=True)
+class Both:
+    """What `build --json` printed, by each builder; and for another repository of the same packages, with `auto`."""
+
+    engine: dict[str, Any]
+    assembled: dict[str, Any]
+    again: dict[str, Any]
+    store: Path
+    prefix: Path
+    first: str
+    second: str
+
+
+def with_start(work: Path) -> None:
+    (work / "start").write_text('#!/bin/sh\nexport STARTED=yes\nexec "$@"\n')
+    (work / "start").chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def both(line: Line, rig: Rig, apptainer: Apptainer) -> Both:
+    user = rig.user
+    # The environment is one that other tests have Docker make, too.
+    source = line.repository("assembled", with_start, of="edited")
+    engine = line.build(source, "--engine", "docker", "--no-register", "--format", "squashfs")
+    folder = line.folder / "assembled"
+    folder.mkdir(exist_ok=True)
+    store, prefix, root = folder / "store", folder / "jupyter", folder / "root"
+    for path in (store, prefix):
+        path.mkdir(exist_ok=True)
+        os.chown(path, user.uid, user.uid)
+    root.mkdir(exist_ok=True)
+    (folder / "locks.json").write_text(line.hpcbinder("show", engine["id"], "--json").stdout)
+    site = folder / "site"
+    site.mkdir(exist_ok=True)
+    # With nothing but the base: what was built there would be found and not made again.
+    (site / "bases").symlink_to(line.folder / "store" / "bases")
+    (site / "version").write_text("1")
+    mine = ("HOME", "PATH", "USER", "LOGNAME", "SHELL", "DOCKER_HOST", "TMPDIR")
+    given = {k: v for k, v in line.environment.items() if k not in mine and not k.startswith("XDG_")}
+    path = folder / "bin"
+    path.mkdir(exist_ok=True)
+    (path / "git").symlink_to("/usr/bin/git")
+    given |= {"PATH": f"{path}:{apptainer.bin}", "HPCBINDER_STORE_PATH": str(store), "HPCBINDER_STORE_SITE": str(site)}
+
+    variables = [f"{name}={value}" for name, value in user.environment(given).items()]
+
+    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+        command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", CHROOT, str(root)]
+        mine = user.command(["/usr/bin/env", "--ignore-environment", *variables, *argv])
+        return subprocess.run([*command, *mine], cwd="/", capture_output=True, text=True, timeout=600)
+
+    assert run("/usr/bin/unshare", "--user", "true").returncode != 0
+    build = ["build", source, "--engine", "none", "--prefix", str(prefix), "--runtime", "apptainer", "--json"]
+    done = run(sys.executable, "-B", "-m", "hpcbinder", *build, "--locks", str(folder / "locks.json"))
+    assert done.returncode == 0, done.stderr[-6000:]
+    # And what `auto` does where a runtime and no engine is, with another repository of the same packages.
+    other = ["build", line.repository("again", of="edited"), "--engine", "auto", "--runtime", "apptainer", "--json"]
+    again = run(sys.executable, "-B", "-m", "hpcbinder", *other, "--no-register")
+    assert again.returncode == 0, again.stderr[-6000:]
+    return Both(engine, json.loads(done.stdout), json.loads(again.stdout), store, prefix, done.stderr, again.stderr)
+
+
+def tree(squashfs: str) -> dict[str, Any]:
+    """Everything in an image: kind, mode, owner, time, and content or target."""
+    found: dict[str, Any] = {}
+    with Image.open(Path(squashfs)) as image:
+        for path, node in image.walk():
+            content: Any = node.target
+            # Of the base, which is one and the same file for both, sizes will do.
+            if node.kind == "file":
+                content = node.size
+            if node.kind == "file" and path.startswith(("etc/", "opt/", "srv/")):
+                content = hashlib.sha256(image.read(path, 1 << 30)).hexdigest()
+            found[path] = (node.kind, f"{node.mode:o}", node.uid, node.gid, node.mtime, content)
+    return found
+
+
+def test_it_is_the_same_image(both: Both) -> None:
+    assert both.assembled["id"] == both.engine["id"]
+    theirs, mine = (tree(built["formats"]["squashfs"]) for built in (both.engine, both.assembled))
+    different = {path for path in theirs.keys() | mine.keys() if theirs.get(path) != mine.get(path)}
+    # All but the contents of these agrees: who installed it is another one, and RECORD has the sums of that.
+    installed = {path for path in different if path.endswith((".dist-info/INSTALLER", ".dist-info/RECORD"))}
+    # uv's programs look whether they are Windows'.
+    programs = {path for path in different & mine.keys() if path.startswith(("opt/env/bin/", "opt/jupyter/bin/"))}
+    for path in installed | programs:
+        assert theirs[path][:5] == mine[path][:5], path
+    # uv gives pip a program more than pip's wheel says.
+    assert different - installed - programs == {*MARKS, "opt/env/bin/pip3.11"}
+    assert (different - installed - programs).isdisjoint(mine)
+
+
+def test_the_catalog_says_how_it_was_made(both: Both, line: Line) -> None:
+    record = json.loads((both.store / "images" / both.assembled["id"] / "record.json").read_text())
+    theirs = json.loads(line.hpcbinder("show", both.engine["id"], "--json").stdout)
+    assert (record["image"]["engine"], theirs["image"]["engine"]) == ("none", "docker")
+    for key in ("packages", "kernels", "locks", "python", "buildpacks", "decisions"):
+        assert record[key] == theirs[key], key
+    for key in ("env", "entrypoint", "cmd", "workdir", "labels", "user", "architecture"):
+        assert record["config"][key] == theirs["config"][key], key
+    shown = line.hpcbinder("--store", str(both.store), "show", both.assembled["id"]).stdout
+    assert "assembled" in shown
+
+
+def test_its_kernel_runs_a_notebook(both: Both, line: Line, user: User, apptainer: Apptainer) -> None:
+    env = {"JUPYTER_PATH": str(both.prefix / "share/jupyter"), "PATH": f"{apptainer.bin}:/usr/bin:/bin"}
+    (kernel,) = both.assembled["kernels"]
+    notebook = line.folder / "work/assembled/notebook.ipynb"
+    command = [sys.executable, "-c", EXECUTE, notebook, kernel["name"]]
+    assert user.run(command, env=env, network=False).stdout.startswith("1.17.0 yes ")
+
+
+@pytest.mark.parametrize("runtime", ["apptainer", "charliecloud"])
+def test_its_packages_are_whole(request: pytest.FixtureRequest, both: Both, user: User, runtime: str) -> None:
+    program: Apptainer | Charliecloud = request.getfixturevalue(runtime)
+    start = {"apptainer": ["-s", "exec"], "charliecloud": ["--set-env", "--home"]}[runtime]
+    end = ["--"] if runtime == "charliecloud" else []
+    command = [program.path, *start, both.assembled["formats"]["squashfs"], *end]
+
+    def inside(*argv: str) -> str:
+        return user.run([*command, *argv], network=False).stdout
+
+    assert "No broken requirements found" in inside("python", "-m", "pip", "check")
+    version, programs, place, bytecode = json.loads(inside("python", "-c", LOOK))
+    assert version == "1.17.0"
+    assert programs
+    assert place.startswith(f"{contract.ENV_PREFIX}/lib/python3.11/site-packages/zmq/")
+    assert bytecode.endswith(".cpython-311.pyc")
+    assert "python3" in inside("jupyter", "kernelspec", "list")
+    extensions = inside(f"{contract.SERVER_PREFIX}/bin/jupyter", "labextension", "list", "--verbose")
+    assert "error" not in extensions.lower()
+
+
+def test_the_bases_own_interpreter_runs_without_any_container(both: Both, tmp_path: Path) -> None:
+    """What compiles where this machine has no Python of the same version."""
+    record = json.loads((both.store / "images" / both.assembled["id"] / "record.json").read_text())
+    base = record["config"]["diff_ids"][0].removeprefix("sha256:")
+    (layer,) = (both.store / "layers").glob(f"{base}-*.squashfs")
+    found = base_interpreter(layer, "3.11.2", tmp_path / "python")
+    program = "import resource, sys; from importlib.util import MAGIC_NUMBER as m; print(sys.prefix, m[0] + 256 * m[1])"
+    done = subprocess.run([*found.argv, "-c", program], env=dict(found.env), capture_output=True, text=True, cwd="/")
+    assert done.stdout == f"{tmp_path}/python/usr 3495\n", done.stderr
+    with pytest.raises(BuildError, match=r"the base has no python3\.12"):
+        base_interpreter(layer, "3.12.1", tmp_path / "other")
+
+
+def test_packages_that_were_seen_are_squashed_no_more(both: Both) -> None:
+    assert "0 of them there already" in both.first
+    assert "of them there already" not in both.second
+    assert "every step is data" in both.second
+    record = json.loads((both.store / "images" / both.again["id"] / "record.json").read_text())
+    assert record["image"]["engine"] == "none"
