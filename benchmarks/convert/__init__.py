@@ -1,0 +1,1 @@
+"""`hpcbinder convert` against `apptainer build` and mksquashfs; see `__main__`."""

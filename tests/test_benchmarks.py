@@ -1,0 +1,92 @@
+"""The programs in `benchmarks/` do not rot: one runs on a tiny image, and its claims follow from its figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rig import Apptainer
+
+ROOT = Path(__file__).parent.parent
+SIF = {"image": "demo", "source": "oci", "cached": "nothing", "daemon_cpu": 0.5, "peak": 1, "load": 0.0}
+
+
+def benchmark(module: str, *arguments: str | Path, **environment: str) -> str:
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_converter_is_measured_against_the_others(apptainer: Apptainer, tmp_path: Path) -> None:
+    places = ["--cache", tmp_path / "cache", "--out", tmp_path / "out"]
+    path = f"{apptainer.bin}:{os.environ['PATH']}"
+    said = benchmark("convert", "--image", "tiny", "--part", "layout", "--part", "top", *places, PATH=path)
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    tools = {"hpcbinder", "apptainer"}
+    if shutil.which("umoci"):
+        tools.add("mksquashfs")
+    assert {(figure["tool"], figure["cached"]) for figure in results["figures"]} == {
+        *((tool, "nothing") for tool in tools),
+        ("hpcbinder", "all but the top"),
+    }
+    for figure in results["figures"]:
+        assert figure["size"] > 4096
+        assert 0 < figure["cpu"] < 60
+        assert figure["peak"] > 1e6
+    assert results["images"] == {"tiny": {"layers": 1, "files": 42, "size": pytest.approx(80_000, rel=0.5)}}
+    assert results["claims"]
+    for claim in results["claims"]:
+        assert f"| {claim['text']} | `tiny` | {claim['measured']} |" in said
+    assert (tmp_path / "out/results.md").read_text() in said
+    assert not list((tmp_path / "cache").glob("run-*"))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "size", "verdicts"), [(9.9, 100, ["holds"] * 2), (10.0, 101, ["**does not hold**"] * 2)]
+)
+def test_a_claim_is_judged_by_the_figures(tmp_path: Path, cpu: float, size: int, verdicts: list[str]) -> None:
+    figures: list[dict[str, Any]] = [
+        {**SIF, "tool": "hpcbinder", "compression": "gzip", "wall": 9.0, "cpu": cpu, "size": size},
+        {**SIF, "tool": "apptainer", "compression": "gzip", "wall": 99.0, "cpu": 99.5, "size": 100},
+    ]
+    machine = {"date": "", "cores": 2, "memory": 1, "system": "", "user": "", "programs": {}, "rounds": 1}
+    images = {"demo": {"layers": 1, "files": 1, "size": 1}}
+    file = tmp_path / "results.json"
+    file.write_text(
+        json.dumps({"machine": machine, "images": images, "figures": figures, "starts": [], "left_out": []})
+    )
+    rows = [line for line in benchmark("convert.report", file).splitlines() if "hold" in line]
+    assert [row.split("|")[-2].strip() for row in rows] == verdicts
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Any]:
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.convert import meter
+
+    return meter.measure
+
+
+def test_what_a_command_leaves_behind_is_counted(measure: Callable[[list[str]], Any]) -> None:
+    busy = "import time\nwhile time.process_time() < 0.5: pass"
+    cost = measure(["sh", "-c", f"(setsid {sys.executable} -c '{busy}' &); exit 0"])
+    assert 0.5 <= cost.cpu < 5
+
+
+def test_memory_is_that_of_the_largest_moment(measure: Callable[[list[str]], Any]) -> None:
+    cost = measure([sys.executable, "-c", "bytearray(b'x') * (200 << 20)"])
+    assert 200 << 20 <= cost.peak < 260 << 20
+
+
+def test_a_command_that_fails_is_no_figure(measure: Callable[[list[str]], Any]) -> None:
+    with pytest.raises(Exception, match="(?s)exit 3.*this went wrong"):
+        measure(["sh", "-c", "echo this went wrong >&2; exit 3"])
