@@ -45,7 +45,7 @@ def plan(repo: Repo, draft: Draft) -> None:
         draft.used(file, f"{use}; {note}" if note and file == recipe.path else use)
     _say(draft, projects)
     for project in projects:
-        wanted.add_project(project)
+        wanted.add(project.dependencies or (), project.indexes)
     draft.asks("python", [requirement_name(line) for line in wanted.lines])
     _environment(draft)
     lock = _lock(repo, draft, wanted, projects)

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 
 from hpcbinder.plan import DetectError, Repo, show
-
-if TYPE_CHECKING:
-    from .project import Project
 
 MAX_DEPTH = 20
 """Files that may include one another."""
@@ -142,10 +138,10 @@ class Requirements:
         """It names one besides the site's."""
         return any(line.startswith("--extra-index-url") for line in self.options)
 
-    def add_project(self, project: Project) -> None:
-        """Add what a project's metadata says it depends on."""
-        self.lines.extend(line for line in project.dependencies or () if line not in self.lines)
-        options = (f"--extra-index-url {url}" for url in project.indexes)
+    def add(self, lines: Iterable[str], indexes: Iterable[str]) -> None:
+        """Add what something else depends on: requirement lines, and URLs of indexes besides the site's."""
+        self.lines.extend(line for line in lines if line not in self.lines)
+        options = (f"--extra-index-url {url}" for url in indexes)
         self.options.extend(option for option in options if option not in self.options)
 
 
