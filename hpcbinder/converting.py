@@ -25,6 +25,7 @@ from hpcbinder.text import one_line
 from hpcbinder.transport import Address, Squashed, is_squashed, open_source, parse_source, squashed_entry
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)")
+_LAYERS = {"name": "gzip", "why": "an OCI layout has the image's layers as tars, which registries have in gzip"}
 _LATEST = (1 << 32) - 1
 """What squashfs and SIF of ours have room for, Unix time (s)."""
 
@@ -120,7 +121,7 @@ def convert_source(wish: Wish, config: Config, catalog: Catalog, reporter: Repor
         with clock("convert"), unfinished(target.folder) as work:
             if opened.image is not None:
                 chosen = choose_compression(config.build.compression, config, formats=wish.formats)
-                compression = chosen.record()
+                compression = _LAYERS if wish.formats == ("oci",) else chosen.record()
                 converted = _from_layers(opened.image, chosen, wish, name, work, scratch, catalog, reporter)
             else:
                 assert opened.squashed is not None
@@ -210,7 +211,8 @@ def _from_layers(
     catalog: Catalog,
     reporter: Reporter,
 ) -> Converted:
-    reporter.phase("convert", f"{name}: compressing with {compression.name}: {compression.why}")
+    if wish.formats != ("oci",):
+        reporter.phase("convert", f"{name}: compressing with {compression.name}: {compression.why}")
     return convert(
         image,
         layers_dir=catalog.layers_dir,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ _FOLDERS = ("shifter", "podman-hpc", "oci")
 _SHARED = "shifter"
 """A folder of many images, each with files named by its digest: new ones go into one that is there."""
 _UNFINISHED = ".hpcbinder-"
+_NAME = re.compile(re.escape(_UNFINISHED) + r"[0-9a-f]{16}")
+_MARK = ".unfinished"
+"""File in a folder of unfinished results that says the folder's name: what has another name has been given it."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ class Target:
             raise UsageError("is there already", where=where, hint="--force replaces it")
         if self.file is not None and target.is_dir():
             raise UsageError("is a folder", where=where)
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            raise UsageError("is no ordinary file", where=where)
 
 
 def _packed(layout: Path) -> Path:
@@ -175,7 +181,9 @@ def _work(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise _unwritable(error, folder) from error
     try:
-        yield path
+        results = path / "results"
+        results.mkdir()
+        yield results
     finally:
         remove_tree(path)
         os.close(descriptor)
@@ -198,21 +206,31 @@ def _locked(folder: Path) -> tuple[Path, int]:
         except OSError:
             pass  # a file system without such locks: then nothing tells the dead from the living, and both stay
         if path.exists():
+            (path / _MARK).write_text(path.name, encoding="ascii")
             return path, descriptor
         os.close(descriptor)
 
 
 def _remove_dead(path: Path) -> None:
+    """Remove what a killed process left, if it is that: in a folder of many people anything can get any name."""
+    if not _NAME.fullmatch(path.name):
+        return
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        if os.fstat(descriptor).st_uid == os.geteuid():
+        # By the open folder, not by its name: that may stand for another one a moment later.
+        inside = Path(f"/proc/self/fd/{descriptor}")
+        if os.fstat(descriptor).st_uid == os.geteuid() and (inside / _MARK).read_text(encoding="ascii") == path.name:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_tree(path)
-    except OSError:
-        pass  # somebody is at work in it
+            for entry in inside.iterdir():
+                if entry.name != _MARK:
+                    remove_tree(entry)
+            (inside / _MARK).unlink()
+            path.rmdir()
+    except (OSError, ValueError):
+        pass  # somebody is at work in it, or it is none of ours
     finally:
         os.close(descriptor)
 

@@ -136,7 +136,7 @@ def test_what_is_printed(person: Person) -> None:
     write_archive(person.folder / "tool.tar")
     done = person.run("convert", "docker-archive:tool.tar", "--to", "sif", "--to", "squashfs", "--compression", "gzip")
     first, *rest = done.stdout.splitlines()
-    assert first.startswith("tool  gzip:6, 1 layers, 1 of them new, ")
+    assert first.startswith("tool  gzip:6, 1 layer, 1 of them new, ")
     assert [line.split()[0] for line in rest] == ["squashfs", "sif"]
     assert rest[1].endswith(f"{person.folder}/tool.sif")
     assert "compressing with gzip:6: asked for" in done.stderr
@@ -207,16 +207,33 @@ class TestPlaces:
     def test_what_a_killed_process_left_is_removed_and_what_a_living_one_uses_is_not(
         self, person: Person, made: Path
     ) -> None:
-        for name in (".hpcbinder-dead", ".hpcbinder-alive"):
-            (person.folder / name).mkdir()
+        dead, alive = ".hpcbinder-00112233445566aa", ".hpcbinder-00112233445566bb"
+        for name in (dead, alive):
+            (person.folder / name / "deep").mkdir(parents=True)
             (person.folder / name / "half").touch()
-        descriptor = os.open(person.folder / ".hpcbinder-alive", os.O_RDONLY)
+            (person.folder / name / ".unfinished").write_text(name)
+        descriptor = os.open(person.folder / alive, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
             self.convert(person, made, "--to", "sif")
         finally:
             os.close(descriptor)
-        assert {name for name in person.files() if name.startswith(".")} == {".hpcbinder-alive"}
+        assert {name for name in person.files() if name.startswith(".")} == {alive}
+
+    def test_what_only_has_the_name_of_unfinished_results_stays(self, person: Person, made: Path) -> None:
+        """In a folder of many people somebody may have renamed it so."""
+        for name in (".hpcbinder-backup", ".hpcbinder-00112233445566aa", ".hpcbinder-00112233445566bb"):
+            (person.folder / name).mkdir()
+            (person.folder / name / "thesis").touch()
+        (person.folder / ".hpcbinder-00112233445566bb/.unfinished").write_text(".hpcbinder-00112233445566cc")
+        self.convert(person, made, "--to", "sif")
+        assert len([name for name in person.files() if name.startswith(".")]) == 3
+        assert len(list(person.folder.glob(".hpcbinder-*/thesis"))) == 3
+
+    def test_force_replaces_files_and_nothing_else(self, person: Person, made: Path) -> None:
+        os.mkfifo(person.folder / "pipe")
+        done = person.run("convert", str(made / "tool.squashfs"), "--to", "sif", "-o", "pipe", "--force", code=2)
+        assert "is no ordinary file" in done.stderr
 
 
 class TestConvertedAlready:
@@ -340,6 +357,10 @@ class TestArchives:
 
 
 class TestUsage:
+    def test_an_image_of_a_registry_without_its_transport(self, person: Person) -> None:
+        done = person.run("convert", "ghcr.io/org/tool:1.2", "--to", "sif", code=2)
+        assert "docker://ghcr.io/org/tool:1.2" in done.stderr
+
     def test_names_longer_than_any_file_can_have(self, person: Person, made: Path) -> None:
         long, there = "a" * 5000, str(made / "tool.sif")
         for arguments, code in (

@@ -51,6 +51,8 @@ def test_an_oci_archive(person: Person) -> None:
     done = person.convert("docker-archive:tool.tar", "--to", "oci", "-o", "packed.tar")
     path = person.folder / "packed.tar"
     assert done["formats"]["oci"]["path"] == str(path)
+    # Its layers only get another place: they are not squashed.
+    assert done["compression"]["name"] == "gzip" and done["layers"] == {"total": 0, "new": 0, "known": 0}
     assert DockerArchive(path).config == DockerArchive(person.folder / "tool.tar").config
     assert not [name for name in person.files() if name.endswith(".oci") or name.startswith(".")]
     assert (

@@ -75,7 +75,9 @@ def convert_result(done: Conversion) -> dict[str, Any]:
 def converted(done: Conversion) -> None:
     """What `convert` made, a line each."""
     console = _console()
-    layers = f"{done.layers} layers, {done.new_layers} of them new" if done.layers else "blocks copied as they are"
+    layers = f"{done.layers} layer{'s' * (done.layers != 1)}, {done.new_layers} of them new"
+    if not done.layers:
+        layers = "layers as they are" if set(done.products) == {"oci"} else "blocks copied as they are"
     total = sum(done.timings.values())
     console.print(f"{done.name}  {done.compression['name']}, {layers}, {total:.1f} s", markup=False)
     for form, made in done.products.items():
@@ -187,8 +189,8 @@ def swept(report: Report) -> None:
     """What `gc` removed, or would remove."""
     console = _console()
     verb = "would go" if report.dry_run else "removed"
-    # Locks are empty files, of no interest one by one.
-    if shown := [removed for removed in report.removed if removed.kind != "lock"]:
+    # Locks and choices are tiny files, of no interest one by one.
+    if shown := [removed for removed in report.removed if removed.kind not in ("lock", "choice")]:
         table = _table(verb.upper(), "NAME", "SIZE", "WHY")
         for removed in shown:
             table.add_row(removed.kind, _cell(removed.name), human_size(removed.size), _cell(removed.reason))

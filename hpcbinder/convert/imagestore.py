@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import filecmp
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hpcbinder.convert.files import make_folder, new_file, sync_folder
 from hpcbinder.errors import ConvertError
@@ -61,7 +63,7 @@ def write_records(store: Path, part: str, records: list[dict[str, Any]]) -> None
         OSError: It cannot be written.
     """
     folder = store / part
-    unfinished = folder / f".{_LISTS[part]}.json.{os.getpid()}"
+    unfinished = _new_name(folder / f"{_LISTS[part]}.json")
     try:
         with new_file(unfinished, 0o644) as out:
             out.write(json.dumps(records).encode("ascii"))
@@ -91,6 +93,8 @@ def join_store(made: Path, store: Path) -> None:
         write_records(store, LAYERS, layers)
         for image in _records(made, IMAGES):
             _move(made / IMAGES / image["id"], store / IMAGES / image["id"])
+            old = next((other for other in images if other["id"] == image["id"]), {})
+            image["names"] = list(dict.fromkeys([*image["names"], *(old.get("names") or [])]))
             names = set(image["names"])
             images = [
                 {**other, "names": [name for name in other.get("names") or [] if name not in names]}
@@ -111,12 +115,16 @@ def _records(store: Path, part: str) -> list[dict[str, Any]]:
         records = None
     # A list that nothing has been put on is `null` in Go.
     records = [] if records is None and raw.strip() in (b"", b"null") else records
-    if not isinstance(records, list) or not all(
-        isinstance(record, dict) and isinstance(record.get("id"), str) and _ID.fullmatch(record["id"])
-        for record in records
-    ):
+    if not isinstance(records, list) or not all(map(_is_record, records)):
         raise ConvertError("is no list of images' parts as podman keeps it", where=str(path))
     return records
+
+
+def _is_record(record: Any) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("id"), str) or not _ID.fullmatch(record["id"]):
+        return False
+    names = record.get("names") or []
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
 def _move_layer(made: Path, store: Path, layer: str) -> None:
@@ -134,21 +142,27 @@ def _move_layer(made: Path, store: Path, layer: str) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move a file or folder whose name says what is in it: one that is there already is as good."""
-    if target.exists():
+    """Move a file or folder whose name says what is in it: a folder that is there already is as good, and a file if it
+    is the same one. (In a store that several people write to, anybody can give anything a name.)"""
+    if target.is_dir() and not target.is_symlink() and source.is_dir():
         return
+    if target.is_file() and not target.is_symlink() and source.is_file() and filecmp.cmp(source, target, shallow=False):
+        return
+    if target.is_symlink():
+        target.unlink()
     try:
         source.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        unfinished = _new_name(target)
         try:
             if source.is_dir():
                 shutil.copytree(source, unfinished)
+                unfinished.chmod(0o755)
             else:
-                shutil.copyfile(source, unfinished)
-            unfinished.chmod(0o755 if source.is_dir() else 0o644)
+                with source.open("rb") as file, new_file(unfinished, 0o644) as out:
+                    shutil.copyfileobj(file, out, 1 << 20)
             unfinished.replace(target)
         finally:
             if unfinished.is_dir():
@@ -157,11 +171,19 @@ def _move(source: Path, target: Path) -> None:
                 unfinished.unlink(missing_ok=True)
 
 
+def _new_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
+def _lock(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b")
+
+
 @contextmanager
 def _alone(store: Path) -> Iterator[None]:
     """Be the only one who writes: with podman's own locks, in its order (fcntl's, on the whole file)."""
     with ExitStack() as files:
-        locks = [files.enter_context((store / part / f"{_LISTS[part]}.lock").open("r+b")) for part in (LAYERS, IMAGES)]
+        locks = [files.enter_context(_lock(store / part / f"{_LISTS[part]}.lock")) for part in (LAYERS, IMAGES)]
         for lock in locks:
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX)

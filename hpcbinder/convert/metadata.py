@@ -122,10 +122,7 @@ def describe(config: ImageConfig, labels: Mapping[str, str], origin: str) -> Met
     charliecloud, no_lines = charliecloud_file(env)
     lost = {"/ch/environment": no_lines, "/etc/environment": enroot.environment_file(env)[1]}
     return Metadata(
-        deffile=(
-            "# Made by hpcbinder from the layers of an image; its labels say from which source.\n"
-            f"Bootstrap: docker-daemon\nFrom: {origin}\n"
-        ),
+        deffile=(f"# Made by hpcbinder from the layers of an image.\nBootstrap: docker-daemon\nFrom: {origin}\n"),
         labels={**config.labels, **labels},
         environment={
             "/.singularity.d/env/10-docker2singularity.sh": shell_exports(env),

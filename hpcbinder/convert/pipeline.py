@@ -151,7 +151,7 @@ def _copied(
     metadata = describe(image.config, labels, origin or image.config.digest)
     job = Job(image.config, metadata, Merged((), None), name, timestamp, reporter, image)
     finished = _write(job, ("oci",), here, folder)
-    return Converted(finished, 0, finished["oci"], 0, len(set(image.config.diff_ids)))
+    return Converted(finished, 0, finished["oci"], 0)
 
 
 def rewrap(

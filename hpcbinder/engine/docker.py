@@ -252,11 +252,15 @@ class DockerEngine:
         """Write an image as `docker save` does.
 
         Raises:
-            BuildError: The daemon fails, or there is no space for it.
+            BuildError: The daemon fails.
+            ConvertError: `out` cannot be written.
         """
         with _explained(f"docker does not export {ref}"):
             for block in self._client().api.get_image(ref):
-                out.write(block)
+                try:
+                    out.write(block)
+                except OSError as error:  # the client's own errors are such too
+                    raise ConvertError(f"the exported image cannot be written: {error.strerror}") from error
 
     def _client(self) -> Any:
         if self._sdk is None:

@@ -25,6 +25,9 @@ from hpcbinder.image.manifest import Descriptor, Platform
 from hpcbinder.image.oci import check_digest, load_json, parse_config
 from hpcbinder.model import ImageConfig
 
+_MOST_MEMBERS = 100_000
+"""A layer is one or three of them, and an image has at most some hundred layers."""
+
 _METADATA_LIMIT = 8 << 20
 """Bytes of the largest manifest or configuration that is read; registries allow 4 MiB."""
 
@@ -91,7 +94,10 @@ class DockerArchive:
         members: dict[str, tuple[int, int] | str] = {}
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
+                for number, member in enumerate(tar):
+                    cast(Any, tar).members.clear()  # which nothing here reads, and which would only grow
+                    if number == _MOST_MEMBERS:
+                        raise self._error(f"has more than {_MOST_MEMBERS} members, and so is no image")
                     name = posixpath.normpath(member.name)
                     if member.isreg() and not member.issparse():
                         members[name] = (member.offset_data, member.size)
@@ -99,6 +105,8 @@ class DockerArchive:
                         members[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
                     elif member.islnk():
                         members[name] = posixpath.normpath(member.linkname)
+        except ConvertError:
+            raise
         except Exception as error:  # of many kinds: OverflowError and MemoryError for sizes, RecursionError for names
             raise self._error("is no tar archive, or a damaged one") from error
         size = file.seek(0, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 import tempfile
 from collections.abc import Collection, Iterator
@@ -48,7 +49,11 @@ class SquashedImage:
         with Image.open(path, offset=offset) as image:
             for piece in _tar(image):
                 digest.update(piece)
-                self._layer.write(piece)
+                if len(piece) == _PIECE and piece.count(0) == _PIECE:
+                    self._layer.seek(_PIECE, os.SEEK_CUR)  # of a sparse file, which stays one
+                else:
+                    self._layer.write(piece)
+            self._layer.truncate()
         self.config = replace(config, digest="", diff_ids=(f"sha256:{digest.hexdigest()}",))
         self._path = path
 

@@ -105,7 +105,10 @@ def _nothing() -> Squashed:
 
 def _entry(location: str, catalog: Catalog) -> Opened:
     if "/" in location:
-        raise UsageError("there is no such file", where=one_line(location, 200))
+        hint = (
+            None if location.startswith(("/", ".")) else f"an image of a registry is docker://{one_line(location, 120)}"
+        )
+        raise UsageError("there is no such file", where=one_line(location, 200), hint=hint)
     try:
         entry = catalog.get(location)
     except CatalogError as error:

@@ -125,6 +125,31 @@ class TestJoin:
         join_store(store_of(small("new"), tmp_path / "b", "x"), store)
         assert [image["names"] for image in listed(store)] == [[], ["localhost/x:latest"]]
 
+    def test_an_image_keeps_its_other_names(self, tmp_path: Path) -> None:
+        store = tmp_path / "store"
+        for name in ("one", "two"):
+            join_store(store_of(small(), tmp_path / name, name), store)
+        assert [image["names"] for image in listed(store)] == [["localhost/two:latest", "localhost/one:latest"]]
+
+    def test_nothing_is_written_through_a_link_that_another_put_there(self, tmp_path: Path) -> None:
+        store = store_of(small(), tmp_path / "a", "x")
+        victim = tmp_path / "victim"
+        victim.write_text("mine")
+        lock = store / "overlay-layers/layers.lock"
+        lock.unlink()
+        lock.symlink_to(victim)
+        with pytest.raises(OSError):
+            join_store(store_of(small("y"), tmp_path / "b", "y"), store)
+        assert victim.read_text() == "mine"
+
+    def test_what_only_has_the_name_of_the_image_is_not_taken_for_it(self, tmp_path: Path) -> None:
+        made, store = store_of(small(), tmp_path / "a", "x"), tmp_path / "store"
+        name, right = squashes(made)[0].name, squashes(made)[0].read_bytes()
+        (store / "overlay/l").mkdir(parents=True)
+        (store / "overlay/l" / name).write_bytes(b"\0" * len(right))
+        join_store(made, store)
+        assert squashes(store)[0].read_bytes() == right
+
     def test_the_same_again_changes_nothing(self, tmp_path: Path) -> None:
         store = store_of(small(), tmp_path / "a", "x")
         before = (listed(store), listed(store, "layers"), squashes(store)[0].stat().st_ino)
@@ -139,7 +164,10 @@ class TestJoin:
         assert listed(store)[0] == {**theirs, "names": []}
         assert len(listed(store)) == 3
 
-    @pytest.mark.parametrize("text", ["", "null", "{}", "[1]", '[{"id": "../x"}]', "[" * 100_000])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "null", "{}", "[1]", '[{"id": "../x"}]', "[" * 100_000, f'[{{"id": "{"a" * 64}", "names": [{{}}]}}]'],
+    )
     def test_a_damaged_store_is_one_clear_error(self, tmp_path: Path, text: str) -> None:
         store = store_of(small(), tmp_path / "a", "x")
         (store / "overlay-layers/layers.json").write_text(text)

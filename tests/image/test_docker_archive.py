@@ -204,6 +204,14 @@ def test_headers_that_python_gives_up_on_are_one_clear_error(tmp_path: Path, kin
             DockerArchive(tmp_path / "x.tar")
 
 
+def test_an_archive_of_countless_files_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = old_form(ONE)
+    monkeypatch.setattr("hpcbinder.image.archive._MOST_MEMBERS", len(files))
+    assert DockerArchive(archive(tmp_path / "a.tar", files)).config
+    with pytest.raises(ConvertError, match="has more than .* members"):
+        DockerArchive(archive(tmp_path / "b.tar", {"more": b"", **files}))
+
+
 def test_a_cut_or_foreign_file_is_one_clear_error(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.tar", {"big": b"x" * 50_000, **old_form(ONE)})
     path.write_bytes(path.read_bytes()[:30_000])

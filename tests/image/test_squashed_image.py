@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -99,6 +100,18 @@ def test_the_same_squashfs_is_the_same_layer_wherever_it_lies(squashfs: Path, tm
     for _ in range(2):
         ((_, stream),) = plain.layers(plain.config.diff_ids)
         assert f"sha256:{hashlib.sha256(stream.read()).hexdigest()}" == plain.config.diff_ids[0]
+
+
+def test_the_holes_of_a_sparse_file_take_no_space(tmp_path: Path) -> None:
+    holes = b"begin" + bytes(8 << 20)
+    layer = tmp_path / "sparse.squashfs"
+    write_layer(io.BytesIO(tar_of([(member("sparse"), holes)])), layer, Options())
+    image = SquashedImage(layer, CONFIG, tmp_path)
+    ((diff_id, stream),) = image.layers(image.config.diff_ids)
+    assert os.fstat(stream.fileno()).st_blocks * 512 < 4 << 20
+    tar = stream.read()
+    assert diff_id == f"sha256:{hashlib.sha256(tar).hexdigest()}"
+    assert seen(tar)["sparse"][-1] == holes
 
 
 def test_it_has_no_other_layer_and_leaves_nothing(squashfs: Path, tmp_path: Path) -> None:
