@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcbinder.catalog import Catalog, Item, items, size_on_disk
+from hpcbinder.catalog import PACKAGES, Catalog, Item, items, size_on_disk
 from hpcbinder.config import Config
 from hpcbinder.engine import Engine, tools_tag
 from hpcbinder.errors import BuildError, ConvertError
@@ -33,8 +33,8 @@ class Wish:
 
     Attributes:
         images: Also images that no kernel points at.
-        age: Only what is at least so old (s). None: images, bases, logs and the engine's from `CACHE_AGE` on, squashed
-            layers and leftovers at any age.
+        age: Only what is at least so old (s). None: images, bases, packages, logs and the engine's from `CACHE_AGE` on,
+            squashed layers and leftovers at any age.
         keep: Ids of images that stay.
         dry_run: Only say what would go.
     """
@@ -50,7 +50,7 @@ class Removed:
     """One thing that went, or would go.
 
     Attributes:
-        kind: `image`, `layer`, `base`, `log`, `lock`, `leftover`, `tag`.
+        kind: `image`, `layer`, `base`, `wheel`, `package`, `choice`, `log`, `lock`, `leftover`, `tag`.
         name: Id, file's name, or tag.
         size: Bytes; of a tag all of its layers, also those that others share.
         reason: Why nothing needs it.
@@ -160,6 +160,9 @@ def _reason(item: Item, wish: Wish, ids: Collection[str], layers: Collection[str
     if item.kind == "layer":
         return "in no image of the catalog" if item.name not in layers and age >= (wish.age or 0) else None
     old = age >= (CACHE_AGE if wish.age is None else wish.age)
+    if item.kind in PACKAGES:
+        # No image needs them, and the next one may: they were used when a file's time says so.
+        return "not used for long" if old else None
     if item.kind == "log":
         return "of no image of the catalog" if item.name not in ids and old else None
     return "in no image of the catalog" if old and not _layers_of(item.path) & {*layers} else None

@@ -1,8 +1,9 @@
 """From a link to a running notebook, on this machine (`make demo`).
 
 Serves the examples from a git server on loopback, builds each from its URL, and runs its notebook through the kernel
-that came out: as an ordinary user, in Apptainer or Charliecloud, with no network but `lo`. Everything it makes is in
-.demo/.
+that came out: as an ordinary user, in Apptainer or Charliecloud, with no network but `lo`. An example of nothing but
+packages and files is assembled of them; the first that has more to it brings up a dockerd of the demo's own. Everything
+it makes is in .demo/.
 """
 
 from __future__ import annotations
@@ -25,8 +26,15 @@ HPCBINDER = ROOT / ".venv" / "bin" / "hpcbinder"
 PORT = 4817
 """Of the git server: the same in every run, since the URL is part of an image's identity."""
 
-EXAMPLES = {"chirp": "A chirp in the noise", "tsunami": "A wave over the sea"}
+EXAMPLES = {
+    "pendulum": "Two pendulums, one below the other",
+    "chirp": "A chirp in the noise",
+    "tsunami": "A wave over the sea",
+}
 """Folder below examples/, with a notebook of the same name -> its title."""
+
+NEED_ENGINE = {"chirp": "sox of Debian, and a postBuild", "tsunami": "Debian's compilers, and a postBuild"}
+"""Example -> what of it has to be run, and is not just data."""
 
 RUNNER = """
 import os, sys, nbformat
@@ -59,19 +67,27 @@ def main() -> None:
     timings: dict[str, dict[str, float]] = {}
     executed: dict[str, tuple[str, Path]] = {}
 
-    step("the machine: packages that are missing, and a container engine of our own")
-    host = start_engine()
+    step("the machine: packages that are missing")
+    DEMO.mkdir(exist_ok=True)
+    rig("up", "charliecloud")
     set_up = time.monotonic() - start
+    host = None
     try:
         for example in arguments.examples or EXAMPLES:
             timings[example] = {}
+            if example in NEED_ENGINE and host is None:
+                step(f"a container engine of our own; {example} needs it: {NEED_ENGINE[example]}")
+                mark = time.monotonic()
+                host = start_engine()
+                timings[example]["engine"] = time.monotonic() - mark
             kernel = build(example, host, arguments.runtime, timings[example])
             step(f"run {example}.ipynb through the kernel: an ordinary user, no network but lo")
             mark = time.monotonic()
             executed[example] = kernel["id"], run_notebook(example, kernel)
             timings[example]["notebook"] = time.monotonic() - mark
     finally:
-        rig("down", "dockerd")
+        if host is not None:
+            rig("down", "dockerd")
 
     step("done")
     print(f"    {'set up':<10}{set_up:8.1f} s")
@@ -106,8 +122,7 @@ def rig(*arguments: str) -> None:
 
 def start_engine() -> str:
     """Install what is missing, start a dockerd of our own and return its address."""
-    DEMO.mkdir(exist_ok=True)
-    rig("up", "dockerd", "charliecloud")
+    rig("up", "dockerd")
     host = Rig(DEMO / "rig").dockerd.host
     socket = host.removeprefix("unix://")
     # It is ours alone, so whoever runs the demo may talk to it.
@@ -115,8 +130,12 @@ def start_engine() -> str:
     return host
 
 
-def build(example: str, host: str, runtime: str, timings: dict[str, float]) -> dict[str, str]:
-    """Serve an example and build it from its URL; returns the image's id and its kernel's name and folder."""
+def build(example: str, host: str | None, runtime: str, timings: dict[str, float]) -> dict[str, str]:
+    """Serve an example and build it from its URL; returns the image's id and its kernel's name and folder.
+
+    Args:
+        host: Address of the engine; None if it needs none.
+    """
     (DEMO / "git").mkdir(exist_ok=True)
     repository = DEMO / "git" / f"{example}.git"
     commit = commit_folder(ROOT / "examples" / example, repository, message=EXAMPLES[example])
@@ -124,9 +143,8 @@ def build(example: str, host: str, runtime: str, timings: dict[str, float]) -> d
         command = [str(HPCBINDER), "--store", str(DEMO / "store"), "build", f"{url}/{example}.git", "--ref", commit]
         command += ["--prefix", str(DEMO / "jupyter"), "--runtime", runtime, "--json"]
         step(" ".join(["hpcbinder", *command[1:]]))
-        done = subprocess.run(
-            command, env={**os.environ, "DOCKER_HOST": host, "CI": "1"}, stdout=subprocess.PIPE, text=True
-        )
+        environment = {**os.environ, "CI": "1", **({"DOCKER_HOST": host} if host else {})}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
     result = json.loads(done.stdout)

@@ -39,14 +39,19 @@ def make_demo() -> str:
 @pytest.mark.heavy
 def test_the_demo_runs_and_a_second_time_finds_everything_there(demo: Path) -> None:
     first = make_demo()
-    assert "uid 65534, interfaces ['lo'], image chirp-" in first
+    assert "uid 65534, interfaces ['lo'], image pendulum-" in first
+    without, _, with_engine = first.partition("a container engine of our own")
+    assert "rig up: dockerd" not in without
+    assert "image pendulum-" in without
+    assert "rig up: dockerd" in with_engine
+    assert "uid 65534, interfaces ['lo'], image chirp-" in with_engine
     assert "[a picture]" in first
     assert "[sound]" in first
     assert "uid 65534, interfaces ['lo'], image tsunami-" in first
     assert "the same to the last bit, however many ranks" in first
-    for example in ("chirp", "tsunami"):
+    for example in ("pendulum", "chirp", "tsunami"):
         assert (demo / "home" / f"{example}.executed.ipynb").exists()
     assert not list((demo / "rig").rglob("*.pid"))
     second = make_demo()
-    assert second.count("is in the catalog already") == 2
+    assert second.count("is in the catalog already") == 3
     assert "interfaces ['lo']" in second

@@ -111,6 +111,12 @@ class Bases:
             settings=self._config.registry,
         )
 
+    def kept(self, suite: str) -> Path | None:
+        """Where the base that mmdebstrap makes of a suite is already: a folder of the store, or of a site's."""
+        places = (*self._shared("bases"), self._config.store.path / "bases")
+        key = base_key(self._of_packages(suite))
+        return next((place for place in places if is_kept(key, [place])), None)
+
     def site(self, ref: BaseRef) -> SiteConfig:
         """The site as the steps on a base need it: an image of a registry brings no certificates with which apt could
         reach a mirror by https, so that it gets this machine's."""
@@ -187,9 +193,9 @@ class Bases:
 
     def _debian(self, suite: str) -> BaseRef:
         """The base with nothing but Debian, from where the configuration says."""
-        ref = BaseRef(f"debian:{suite}", suite, SUITES[suite].python, self._architecture, BASE_VARIANT)
+        ref = self._of_packages(suite)
         source = self._config.bases.source
-        if source == "bootstrap" or (source == "auto" and self._bootstraps(ref)):
+        if source == "bootstrap" or (source == "auto" and self._bootstraps(suite)):
             return ref
         name = f"debian:{suite}-slim"
         try:
@@ -204,9 +210,11 @@ class Bases:
             self._reporter.phase("plan", f"no mmdebstrap here: Debian {suite} comes from {pinned.image}")
         return replace(ref, image=pinned.image)
 
-    def _bootstraps(self, ref: BaseRef) -> bool:
-        places = (*self._shared("bases"), self._config.store.path / "bases")
-        return is_kept(base_key(ref), places) or shutil.which("mmdebstrap") is not None
+    def _of_packages(self, suite: str) -> BaseRef:
+        return BaseRef(f"debian:{suite}", suite, SUITES[suite].python, self._architecture, BASE_VARIANT)
+
+    def _bootstraps(self, suite: str) -> bool:
+        return self.kept(suite) is not None or shutil.which("mmdebstrap") is not None
 
     def _from_folder(self, python: Python) -> Python:
         interpreter = next(i for i in self._found.interpreters if _python(i, python.suite) == python)

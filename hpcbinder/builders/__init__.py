@@ -3,6 +3,6 @@ merges squashed layers; `choose` says which."""
 
 from hpcbinder.builders.choose import Built, build_image
 from hpcbinder.builders.dockerfile import build_with_engine
-from hpcbinder.builders.obstacle import ASSEMBLED
+from hpcbinder.builders.obstacle import ASSEMBLED, ASSEMBLES
 
-__all__ = ["ASSEMBLED", "Built", "build_image", "build_with_engine"]
+__all__ = ["ASSEMBLED", "ASSEMBLES", "Built", "build_image", "build_with_engine"]

@@ -9,8 +9,8 @@ from hpcbinder.plan import locked_wheels
 ASSEMBLED = "none"
 """The engine that made an assembled image, as the configuration and the catalog name it."""
 
-_ARCHITECTURES = ("amd64", "arm64")
-"""That there are wheels for, by what `hpcbinder.wheels` knows of them."""
+ASSEMBLES = ("amd64", "arm64")
+"""OCI names of architectures that there are wheels for, by what `hpcbinder.wheels` knows of them."""
 
 
 def obstacle(plan: Plan) -> str | None:
@@ -20,7 +20,7 @@ def obstacle(plan: Plan) -> str | None:
     """
     if plan.own is not None:
         return f"{plan.own.path} of the repository has to be run"
-    if plan.base.architecture not in _ARCHITECTURES:
+    if plan.base.architecture not in ASSEMBLES:
         return f"packages for {plan.base.architecture} are not unpacked here"
     for step in plan.steps:
         if step.assembly is None:

@@ -1,20 +1,22 @@
 """The images there are: content-addressed folders on a shared file system, no database."""
 
-from hpcbinder.catalog.files import make_folder, remove_tree, sync_folder, write_atomic
+from hpcbinder.catalog.files import make_folder, mark_used, remove_tree, sync_folder, write_atomic
 from hpcbinder.catalog.logs import LogBook
 from hpcbinder.catalog.logs import read as read_log
 from hpcbinder.catalog.record import dump, parse
 from hpcbinder.catalog.store import Catalog
-from hpcbinder.catalog.sweep import Item, items
+from hpcbinder.catalog.sweep import PACKAGES, Item, items
 from hpcbinder.catalog.sweep import size as size_on_disk
 
 __all__ = [
+    "PACKAGES",
     "Catalog",
     "Item",
     "LogBook",
     "dump",
     "items",
     "make_folder",
+    "mark_used",
     "parse",
     "read_log",
     "remove_tree",

@@ -6,12 +6,16 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hpcbinder.errors import CatalogError
 from hpcbinder.text import one_line
+
+_DAY = 24 * 3600.0
+"""Seconds; file systems that many machines share are spared a write at every use."""
 
 
 @contextmanager
@@ -50,6 +54,15 @@ def make_folder(path: Path) -> None:
             raise
         return
     path.chmod(0o755)
+
+
+def mark_used(path: Path) -> None:
+    """Have a file's time say that it is of use now, to the day; of a file of others it says what it said."""
+    try:
+        if time.time() - path.stat().st_mtime > _DAY:
+            os.utime(path)
+    except OSError:
+        return
 
 
 def sync_folder(path: Path) -> None:

@@ -11,11 +11,19 @@ from pathlib import Path
 
 from hpcbinder.catalog.scratch import dead
 
+PACKAGES = ("wheel", "package", "choice")
+"""Kinds of what is kept of packages: they are needed as long as they are used."""
+
 _LAYER = re.compile(r"([0-9a-f]{64})-[A-Za-z0-9-]+\.(squashfs|lock)")
+_WHEEL = re.compile(r"[0-9a-f]{64}\.whl")
+_PACKAGE = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}-[A-Za-z0-9-]+\.squashfs")
+_PACKAGE_LOCK = re.compile(r"[0-9a-f]{64}\.lock")
+_CHOICE = re.compile(r"[0-9a-f]{64}\.json")
 _LOG = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 _LOCK = re.compile(r"([a-z0-9][a-z0-9-]{0,79})\.lock")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
 """Of `files.write_atomic`."""
+_DOWNLOAD = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,12 @@ class Item:
     """Something in a store.
 
     Attributes:
-        kind: `layer`, `base`, `log`, `lock`, or `leftover` of a process that was killed.
+        kind: `layer`, `base`, `wheel`, `package` (a squashed wheel), `choice` (which wheel a locked package is), `log`,
+            `lock`, or `leftover` of a process that was killed.
         name: DiffID of a layer (hex), id of the image of a log or lock; else the file's name.
         path: Where it is.
         size: Bytes it takes on disk.
-        changed: Unix time (s) it was last written to.
+        changed: Unix time (s) it was last written to; of `PACKAGES`, used.
     """
 
     kind: str
@@ -53,6 +62,7 @@ def items(store: Path) -> Iterator[Item]:
             yield _item("lock" if path.name.endswith(".lock") else "leftover", path.name, path)
         else:
             yield _item("base", path.name, path)
+    yield from _wheels(store / "wheels")
     for path in _inside(store / "logs"):
         if _LOG.fullmatch(path.name):
             yield _item("log", path.name, path)
@@ -63,6 +73,20 @@ def items(store: Path) -> Iterator[Item]:
         for path in _inside(folder):
             if _TEMPORARY.fullmatch(path.name):
                 yield _item("leftover", path.name, path)
+
+
+def _wheels(folder: Path) -> Iterator[Item]:
+    """What is kept of packages (`hpcbinder.wheels`), by what its files are called."""
+    kinds = {
+        "": ((_WHEEL, "wheel"), (_DOWNLOAD, "leftover")),
+        "layers": ((_PACKAGE, "package"), (_PACKAGE_LOCK, "leftover")),
+        "chosen": ((_CHOICE, "choice"), (_TEMPORARY, "leftover")),
+    }
+    for name, patterns in kinds.items():
+        for path in _inside(folder / name):
+            for pattern, kind in patterns:
+                if pattern.fullmatch(path.name):
+                    yield _item(kind, path.name, path)
 
 
 def size(path: Path) -> int:
@@ -102,7 +126,9 @@ def _inside(folder: Path) -> list[Path]:
 
 def _item(kind: str, name: str, path: Path) -> Item:
     try:
-        changed = path.lstat().st_mtime
+        about = path.lstat()
     except OSError:
-        changed = 0.0
+        return Item(kind, name, path, 0, 0.0)
+    # Others may use a site's packages who may not mark them; most file systems note that, to the day.
+    changed = max(about.st_mtime, about.st_atime) if kind in PACKAGES else about.st_mtime
     return Item(kind, name, path, size(path), changed)

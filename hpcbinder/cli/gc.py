@@ -55,8 +55,9 @@ def gc_command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Remove what nothing needs any more: squashed layers and bases of no image, old logs, what killed builds left, and
-    old images of ours in the engine. Never what a kernel points at. Images of the catalog only with --images.
+    """Remove what nothing needs any more: squashed layers and bases of no image, packages that were not used for long,
+    old logs, what killed builds left, and old images of ours in the engine. Never what a kernel points at. Images of
+    the catalog only with --images.
 
     The engine's build cache is its own matter (docker builder prune, podman system prune).
     """

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcbinder.config import Config
-from hpcbinder.doctor import engines, namespaces, network, places, runtimes, squashfs, tools
+from hpcbinder.doctor import assembling, engines, namespaces, network, places, runtimes, squashfs, tools
 from hpcbinder.doctor.finding import Check, Finding, Machine, Status
 
 __all__ = ["Diagnosis", "Finding", "Status", "examine"]
@@ -16,6 +16,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("engine", engines.docker),
     ("engine", engines.podman),
     ("engine", engines.buildah),
+    ("engine", assembling.assembling),
     ("base", engines.bases),
     ("python", engines.interpreters),
     ("runtime", runtimes.runtimes),

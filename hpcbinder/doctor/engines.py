@@ -72,7 +72,7 @@ def _rootless(machine: Machine, name: str) -> Sequence[Finding]:
 def bases(machine: Machine) -> Sequence[Finding]:
     """What makes the base of images: mmdebstrap, a registry, or a base that is there already."""
     store, source = machine.config.store, machine.config.bases.source
-    findings = [_mmdebstrap(machine)]
+    findings = [mmdebstrap(machine)]
     if source == "registry" or (source == "auto" and machine.program("mmdebstrap") is None):
         name = f"debian:{machine.config.build.suite}-slim"
         image = machine.config.bases.images.get(name, f"docker.io/library/{name}")
@@ -112,7 +112,8 @@ def _suites(interpreter: Interpreter) -> str:
     return f"runs on {', '.join(runs) or 'no suite'}"
 
 
-def _mmdebstrap(machine: Machine) -> Finding:
+def mmdebstrap(machine: Machine) -> Finding:
+    """What makes bases of Debian's packages."""
     program = machine.program("mmdebstrap")
     if program is None:
         advice = "to make a base: apt install mmdebstrap uidmap; or use a site's store (store.site) or a registry"

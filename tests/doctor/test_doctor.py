@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -15,10 +16,14 @@ from typing import Any
 import pytest
 
 import hpcbinder.doctor
+from hpcbinder.bases import base_key
 from hpcbinder.config import Config
 from hpcbinder.doctor import Finding, Status, examine
 from hpcbinder.doctor.finding import Machine
 from hpcbinder.doctor.namespaces import _count
+from hpcbinder.image import ARCHITECTURES
+from hpcbinder.model import BaseRef
+from hpcbinder.plan import BASE_VARIANT
 
 
 class Desk:
@@ -109,6 +114,30 @@ def test_a_site_that_keeps_bases_needs_nothing_to_make_one(desk: Desk, tmp_path:
     (tmp_path / "site/images").mkdir()
     found = desk.doctor(HPCBINDER_STORE_SITE=str(tmp_path / "site"))
     assert "base" not in found["cannot_build"]
+
+
+def test_whether_images_can_be_assembled_without_an_engine(desk: Desk, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    architecture = ARCHITECTURES[platform.machine()]
+    if architecture not in ("amd64", "arm64"):
+        pytest.skip("no wheels are unpacked for this architecture")
+    found = desk.finding("none")
+    assert (found["status"], found["found"]) == ("missing", "no base bookworm, and none can be made")
+    assert "store.site" in found["advice"]
+    desk.program("mmdebstrap", "echo mmdebstrap 1.3.5")
+    ref = BaseRef("debian:bookworm", "bookworm", "3.11", architecture, BASE_VARIANT)
+    base = site / "bases" / base_key(ref) / "image.tar"
+    base.parent.mkdir(parents=True)
+    base.touch()
+    # Without a runtime an engine's images may be the only ones that run here.
+    kept = {"HPCBINDER_STORE_SITE": str(site)}
+    assert desk.finding("none", **kept)["status"] == "problem"
+    found = desk.finding("none", **kept, HPCBINDER_BUILD_ENGINE="none")
+    assert found["status"] == "ok"
+    assert str(site) in found["found"]
+    assert "engine" not in desk.doctor(**kept, HPCBINDER_BUILD_ENGINE="none")["cannot_build"]
+    desk.program("ch-run", 'case "$1" in --feature) exit 0;; esac; echo 0.38')
+    assert desk.finding("none", **kept)["status"] == "ok"
 
 
 def test_a_registry_makes_a_base_too(desk: Desk) -> None:

@@ -142,6 +142,44 @@ def test_images_go_when_asked_for_and_old(store: Store) -> None:
     assert store.removed("--images", "--older-than", "12h", "--keep", "kept") == [("image", "young-0123456789ab")]
 
 
+def packages(store: Store, age: float) -> list[Path]:
+    """What building an environment of one package leaves, used last so long ago."""
+    digest, place = f"{int(age):064x}", "0123456789abcdef"
+    files = (f"{digest}.whl", f"layers/{digest}-{place}-gzip6-131072.squashfs", f"chosen/{digest}.json")
+    return [old(store.file(f"wheels/{name}"), age) for name in files]
+
+
+def test_packages_go_when_they_were_not_used_for_long(store: Store) -> None:
+    used, aged = packages(store, 2 * DAY), packages(store, 40 * DAY)
+    lock = store.file(f"wheels/layers/{'a' * 64}.lock", b"")
+    unfinished = store.file(f"wheels/.{'a' * 16}.tmp")
+    strange = store.file("wheels/notes.txt")
+    old(strange, 40 * DAY)
+    would = store.gc("--dry-run")
+    assert all(path.exists() for path in (*used, *aged, lock, unfinished))
+    assert {(removed["kind"], removed["name"]) for removed in would["removed"]} == {
+        ("leftover", lock.name),
+        ("leftover", unfinished.name),
+        *zip(("wheel", "package", "choice"), (path.name for path in aged), strict=True),
+    }
+    assert would["size"] == 4 * 8192
+    assert store.gc()["removed"] == would["removed"]
+    assert not any(path.exists() for path in (*aged, lock, unfinished))
+    assert all(path.exists() for path in (*used, strange))
+    assert store.gc("--older-than", "1d")["size"] == 3 * 8192
+
+
+def test_packages_stay_while_somebody_builds_with_them(store: Store) -> None:
+    aged = packages(store, 40 * DAY)
+    with builder(store) as process:
+        assert store.gc("--older-than", "0")["removed"] == []
+        process.kill()
+    assert all(path.exists() for path in aged)
+    shown = store.run("gc", "--no-engine").stdout
+    assert aged[0].name in shown and aged[1].name in shown
+    assert aged[2].name not in shown
+
+
 def test_an_age_for_all(store: Store) -> None:
     young, aged = store.layer(LAYERS[2], DAY), store.layer(LAYERS[3], 3 * DAY)
     assert store.removed("--older-than", "2d") == [("layer", aged.name)]

@@ -142,9 +142,6 @@ class Assembler:
         packages = locked_wheels(step.data[assembly.wheels], version, architecture)
         lock = Lock("pypi", step.name, ".".join(version.split(".")[:2]), _platform(plan), packages, ())
         target = Target(assembly.prefix, version, f"{assembly.prefix}/bin/python", architecture, lock.platform)
-        if missing := len(self._wheels.missing(lock, target)):
-            had = len(packages) - missing
-            self._reporter.phase("build", f"{step.name}: {len(packages)} packages, {had} of them there already")
 
         def interpreter() -> Interpreter:
             return base_interpreter(base[-1], version, self._scratch / f"python-{version}")
