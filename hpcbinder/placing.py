@@ -31,7 +31,7 @@ _SHARED = "shifter"
 _UNFINISHED = ".hpcbinder-"
 _NAME = re.compile(re.escape(_UNFINISHED) + r"[0-9a-f]{16}")
 _MARK = ".unfinished"
-"""File in a folder of unfinished results that says the folder's name: what has another name has been given it."""
+"""Link in a folder of unfinished results that says the folder's name: what has another name has been given it."""
 
 
 @dataclass(frozen=True)
@@ -180,11 +180,12 @@ def _work(folder: Path) -> Iterator[Path]:
         path, descriptor = _locked(folder)
     except OSError as error:
         raise _unwritable(error, folder) from error
+    results = path / "results"
     try:
-        results = path / "results"
         results.mkdir()
         yield results
     finally:
+        remove_tree(results)  # and then the mark, without which nobody would take it for ours
         remove_tree(path)
         os.close(descriptor)
 
@@ -206,7 +207,7 @@ def _locked(folder: Path) -> tuple[Path, int]:
         except OSError:
             pass  # a file system without such locks: then nothing tells the dead from the living, and both stay
         if path.exists():
-            (path / _MARK).write_text(path.name, encoding="ascii")
+            (path / _MARK).symlink_to(path.name)
             return path, descriptor
         os.close(descriptor)
 
@@ -222,14 +223,15 @@ def _remove_dead(path: Path) -> None:
     try:
         # By the open folder, not by its name: that may stand for another one a moment later.
         inside = Path(f"/proc/self/fd/{descriptor}")
-        if os.fstat(descriptor).st_uid == os.geteuid() and (inside / _MARK).read_text(encoding="ascii") == path.name:
+        if os.fstat(descriptor).st_uid == os.geteuid():
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for entry in inside.iterdir():
-                if entry.name != _MARK:
-                    remove_tree(entry)
-            (inside / _MARK).unlink()
-            path.rmdir()
-    except (OSError, ValueError):
+            if (inside / _MARK).is_symlink() and str((inside / _MARK).readlink()) == path.name:
+                for entry in inside.iterdir():
+                    if entry.name != _MARK:
+                        remove_tree(entry)
+                (inside / _MARK).unlink()
+            path.rmdir()  # does nothing to what is not empty
+    except OSError:
         pass  # somebody is at work in it, or it is none of ours
     finally:
         os.close(descriptor)

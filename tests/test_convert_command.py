@@ -211,7 +211,7 @@ class TestPlaces:
         for name in (dead, alive):
             (person.folder / name / "deep").mkdir(parents=True)
             (person.folder / name / "half").touch()
-            (person.folder / name / ".unfinished").write_text(name)
+            (person.folder / name / ".unfinished").symlink_to(name)
         descriptor = os.open(person.folder / alive, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
@@ -225,7 +225,7 @@ class TestPlaces:
         for name in (".hpcbinder-backup", ".hpcbinder-00112233445566aa", ".hpcbinder-00112233445566bb"):
             (person.folder / name).mkdir()
             (person.folder / name / "thesis").touch()
-        (person.folder / ".hpcbinder-00112233445566bb/.unfinished").write_text(".hpcbinder-00112233445566cc")
+        (person.folder / ".hpcbinder-00112233445566bb/.unfinished").symlink_to(".hpcbinder-00112233445566cc")
         self.convert(person, made, "--to", "sif")
         assert len([name for name in person.files() if name.startswith(".")]) == 3
         assert len(list(person.folder.glob(".hpcbinder-*/thesis"))) == 3

@@ -20,7 +20,7 @@ from hpcbinder.image import OciImage, check_digest
 from hpcbinder.progress import Reporter
 from hpcbinder.squashfs import Options, write_layer
 
-_FORM = "2"
+_FORM = "3"
 """Part of every name: count it up when the bytes that a layer becomes change."""
 
 
@@ -31,12 +31,16 @@ class LayerCache:
         folder: Shared by all who may use the layers; made if it is not there.
         options: How layers are squashed; part of every file's name.
         jobs: Threads that compress, None for one per usable core.
+
+    Attributes:
+        squashed: How many layers this one has squashed, rather than found or waited for.
     """
 
     def __init__(self, folder: Path, options: Options, jobs: int | None = None) -> None:
         self._folder = folder
         self._options = options
         self._jobs = jobs
+        self.squashed = 0
         self._parameters = f"{options.compressor}{options.effective_level}-{options.block_size}-v{_FORM}"
 
     def path(self, diff_id: str) -> Path:
@@ -64,6 +68,7 @@ class LayerCache:
             for diff_id in sorted(missing):
                 locks.enter_context(self._lock(diff_id, reporter))
             missing = self.missing(missing)
+            self.squashed += len(missing)
             if missing:
                 self._squash(image, missing, len(set(diff_ids)), scratch, reporter)
         return [self.path(diff_id) for diff_id in diff_ids]
@@ -120,7 +125,7 @@ class LayerCache:
     def _lock(self, diff_id: str, reporter: Reporter) -> Iterator[None]:
         """Be the only one who squashes a layer. The lock goes with the process, however that ends."""
         path = self.path(diff_id).with_suffix(".lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

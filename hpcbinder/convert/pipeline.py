@@ -25,7 +25,7 @@ from hpcbinder.errors import ConvertError, UsageError
 from hpcbinder.image import OciImage
 from hpcbinder.model import ImageConfig
 from hpcbinder.progress import Reporter
-from hpcbinder.squashfs import Image, Options, write_layer
+from hpcbinder.squashfs import Image, Options, WriteError, write_layer
 from hpcbinder.text import one_line
 
 FORMATS = tuple(WRITERS)
@@ -108,15 +108,15 @@ def convert(
     _check(name, formats)
     with _writing(folder), tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as temporary:
         here = Path(temporary)
-        new: list[str] = []
+        new = 0
         # Of layers that are squashed only, tars can be made of nothing but the whole.
         whole = image if layers is None else None
         if whole is not None and set(formats) == {"oci"}:
             return _copied(whole, name, labels, timestamp, origin, here, folder, reporter)
         if layers is None:
             cache = LayerCache(layers_dir, options, jobs)
-            new = cache.missing(image.config.diff_ids)
             layers = cache.ensure(image, scratch or here, reporter)
+            new = cache.squashed
         metadata = describe(image.config, labels, origin or image.config.digest)
         for path, names in metadata.lost.items():
             reporter.log("convert", f"left out of {path}, which cannot hold their values: {', '.join(names)}")
@@ -134,7 +134,7 @@ def convert(
         finished = _write(job, formats, here, folder)
         file, offset, size = job.merged.where
         place = folder.absolute() / file.relative_to(here)
-        return Converted(finished, size, place, offset, len(set(image.config.diff_ids)), len(new))
+        return Converted(finished, size, place, offset, len(set(image.config.diff_ids)), new)
 
 
 def _copied(
@@ -262,6 +262,8 @@ def _writing(folder: Path) -> Iterator[None]:
     """Turn a full disk or a closed folder into one clear line."""
     try:
         yield
+    except WriteError as error:
+        raise ConvertError(error.message, where=str(folder)) from error
     except OSError as error:
         where = one_line(str(error.filename)) if error.filename is not None else str(folder)
         raise ConvertError(f"the image cannot be written: {error.strerror or error}", where=where) from error

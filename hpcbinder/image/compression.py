@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from hpcbinder.errors import ConvertError
 
@@ -24,12 +24,12 @@ def uncompressed(raw: io.RawIOBase, where: str) -> BinaryIO:
     stream = io.BufferedReader(raw, _BUFFER)
     head = stream.peek(4)[:4]
     if head[:2] == b"\x1f\x8b":
-        return io.BufferedReader(_Decompressor(_gzip_file(stream), where), _BUFFER)
+        return cast(BinaryIO, _Decompressor(_gzip_file(stream), where))
     if head == b"\x28\xb5\x2f\xfd":
         import zstandard
 
         reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-        return io.BufferedReader(_Decompressor(reader, where), _BUFFER)
+        return cast(BinaryIO, _Decompressor(reader, where))
     return stream
 
 
@@ -45,7 +45,10 @@ def _gzip_file(stream: BinaryIO) -> Any:
 
 
 class _Decompressor(io.RawIOBase):
-    """What another stream decompresses to; damage in it is one clear error."""
+    """What another stream decompresses to; damage in it is one clear error.
+
+    Its `read` gives as many bytes as were asked for, as the libraries' do, so that no buffer stands between and copies.
+    """
 
     def __init__(self, stream: Any, where: str) -> None:
         super().__init__()
@@ -55,11 +58,16 @@ class _Decompressor(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            return self.readall()
         try:
-            block = self._stream.read(len(view))
+            return cast(bytes, self._stream.read(size))
         except Exception as error:  # each library has its own: EOFError, zlib.error, BadGzipFile, ZstdError
             raise ConvertError(f"a compressed layer is damaged: {error}", where=self._where) from error
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        block = self.read(len(view))
         view[: len(block)] = block
         return len(block)

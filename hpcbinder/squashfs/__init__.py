@@ -8,5 +8,6 @@ from hpcbinder.squashfs.image import Image, Info, Node
 from hpcbinder.squashfs.layer import write_layer
 from hpcbinder.squashfs.merge import merge
 from hpcbinder.squashfs.options import Options
+from hpcbinder.squashfs.output import WriteError
 
-__all__ = ["Image", "Info", "Node", "Options", "merge", "tables_digest", "tables_uuid", "write_layer"]
+__all__ = ["Image", "Info", "Node", "Options", "WriteError", "merge", "tables_digest", "tables_uuid", "write_layer"]

@@ -7,10 +7,11 @@ shorter. A block of zeros is a hole. Files with the same bytes are stored once.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from hpcbinder.errors import ConvertError
@@ -101,6 +102,20 @@ class DataWriter:
         self._tail.append(content)
         self._tail_size += len(content)
         return data
+
+    def add_note(self, content: bytes) -> Data:
+        """Take what only `merge` reads: kept out of the blocks that it copies.
+
+        Returns:
+            Where it is; complete once `finish` has returned.
+        """
+        self._flush_tail()
+        return self._add_blocks(len(content), io.BytesIO(content).read, lambda unit: 0)
+
+    @property
+    def tails(self) -> Mapping[bytes, Data]:
+        """Where the contents shorter than a block are, by their SHA-256."""
+        return self._tails
 
     def _flush_tail(self) -> None:
         if self._tail:

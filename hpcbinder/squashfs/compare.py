@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hpcbinder.squashfs import tree
 from hpcbinder.squashfs.archive import Archive
-from hpcbinder.squashfs.tree import File
+from hpcbinder.squashfs.tree import Data, File
 
 _CHUNK = 1 << 20
 
@@ -32,17 +32,30 @@ def _stored_alike(one: Archive, first: File, other: Archive, second: File) -> bo
     a, b = first.data, second.data
     if bytes(a.words) != bytes(b.words) or (a.fragment == tree.NO_FRAGMENT) != (b.fragment == tree.NO_FRAGMENT):
         return False
-    left, done = a.stored(), 0
-    while left:
-        length = min(left, _CHUNK)
-        if one.read(a.start + done, length) != other.read(b.start + done, length):
-            return False
-        done += length
-        left -= length
+    if not blocks_alike(one, a, other, b):
+        return False
     if a.fragment == tree.NO_FRAGMENT:
         return True
     length = first.size % one.superblock.block_size
     return one.tail(first, length) == other.tail(second, length)
+
+
+def blocks_alike(one: Archive, first: Data, other: Archive, second: Data) -> bool:
+    """Whether the blocks of two files, which have the same size words, are stored as the same bytes.
+
+    Raises:
+        ConvertError: An image is cut off.
+    """
+    if one is other and first.start == second.start:
+        return True
+    left, done = first.stored(), 0
+    while left:
+        length = min(left, _CHUNK)
+        if one.read(first.start + done, length) != other.read(second.start + done, length):
+            return False
+        done += length
+        left -= length
+    return True
 
 
 def _equal(left: Iterator[bytes | int], right: Iterator[bytes | int]) -> bool:

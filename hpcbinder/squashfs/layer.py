@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +13,7 @@ from hpcbinder.squashfs.blocks import DataWriter
 from hpcbinder.squashfs.ingest import TreeBuilder
 from hpcbinder.squashfs.memory import no_cycles
 from hpcbinder.squashfs.options import Options
-from hpcbinder.squashfs.output import finish_image, replacing
+from hpcbinder.squashfs.output import WriteError, finish_image, replacing
 from hpcbinder.squashfs.stream import HashedStream
 from hpcbinder.squashfs.tree import File
 
@@ -54,14 +53,19 @@ def _write(members: tar.TarReader, file: int, options: Options, jobs: int) -> No
         for member in members:
             try:
                 builder.add(member, writer.add(member.size, members.read, members.pass_hole))
+            except WriteError:
+                raise
             except ConvertError as error:
                 raise ConvertError(f"tar member {tar.quoted(member.name)}: {error.message}", hint=error.hint) from None
         links = builder.finish()
-        if links:
-            content = notes.pack_links(links)
-            data = writer.add(len(content), io.BytesIO(content).read)
-            builder.root.entries[notes.LINKS] = File(0o644, 0, 0, 0, len(content), data)
+        _note(builder, writer, notes.LINKS, notes.pack_links(links))
+        _note(builder, writer, notes.TAILS, notes.pack_tails(writer.tails))
         fragments, end = writer.finish()
     metadata, block = emit.assemble(builder.root, fragments, compressor, options.block_size, end)
     # A file that turned out to be another's twin may have been written and taken back behind this end.
     os.ftruncate(file, finish_image(file, 0, metadata, block))
+
+
+def _note(builder: TreeBuilder, writer: DataWriter, name: bytes, content: bytes) -> None:
+    if content:
+        builder.root.entries[name] = File(0o644, 0, 0, 0, len(content), writer.add_note(content))

@@ -1,9 +1,10 @@
 """Layers into one image without unpacking a block of data: stored blocks are copied, only the metadata are made anew.
 
 A data block means the same wherever it lies, as long as block size and compressor agree, so a file moves by adding to
-its start, and its tail by renumbering fragment blocks. What no file of the result uses is left behind. Whiteouts are
-those of the OCI image spec (layer.md, "Whiteouts"): in one layer an opaque mark comes first, then whiteouts, then what
-the layer has, whatever order its tar had them in.
+its start, and its tail by renumbering fragment blocks. What no file of the result uses is left behind, and what files
+of several layers have in common is there once (see `sharing`). Whiteouts are those of the OCI image spec (layer.md,
+"Whiteouts"): in one layer an opaque mark comes first, then whiteouts, then what the layer has, whatever order its tar
+had them in.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from hpcbinder.squashfs import compressors, emit, notes, tree
 from hpcbinder.squashfs.archive import Archive
 from hpcbinder.squashfs.ingest import new_directory
 from hpcbinder.squashfs.memory import no_cycles
-from hpcbinder.squashfs.output import finish_image, write_at
+from hpcbinder.squashfs.output import WriteError, finish_image, write_at
+from hpcbinder.squashfs.sharing import Contents
 from hpcbinder.squashfs.tree import NO_FRAGMENT, Data, Directory, File, Inode
 
 _WHITEOUT = b".wh."
@@ -63,9 +65,11 @@ def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0, newest: int
         archives = [stack.enter_context(Archive(path)) for path in layers]
         _agree(archives)
         root = new_directory()
-        for index, archive in enumerate(archives):
-            upper = archive.load(index)
+        uppers = [archive.load(index) for index, archive in enumerate(archives)]
+        contents = Contents(archives, uppers)
+        for archive, upper in zip(archives, uppers, strict=True):
             apply(root, upper, _links(archive, upper))
+        contents.share(root)
         if newest is not None:
             _date(root, newest)
         first = archives[0]
@@ -274,7 +278,7 @@ def _copy(archive: Archive, start: int, length: int, file: int, position: int) -
             count = 0  # a Python made for C libraries without it
         except OSError as error:
             if error.errno not in _NO_COPY:
-                raise ConvertError(f"cannot write the squashfs image: {error.strerror}") from None
+                raise WriteError(f"cannot write the squashfs image: {error.strerror}") from None
             count = 0
         if not count:
             break

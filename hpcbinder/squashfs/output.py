@@ -16,18 +16,22 @@ from hpcbinder.squashfs.superblock import Superblock
 _T = TypeVar("_T")
 
 
+class WriteError(ConvertError):
+    """The file system does not take what is written: no fault of what is read."""
+
+
 def write_at(file: int, data: bytes | bytearray | memoryview, position: int) -> None:
     """Write all of `data` at `position` of an open file.
 
     Raises:
-        ConvertError: The file system does not take it.
+        WriteError: The file system does not take it.
     """
     view = memoryview(data)
     while view:
         try:
             count = os.pwrite(file, view, position)
         except OSError as error:
-            raise ConvertError(f"cannot write the squashfs image: {error.strerror}") from None
+            raise WriteError(f"cannot write the squashfs image: {error.strerror}") from None
         position += count
         view = view[count:]
 

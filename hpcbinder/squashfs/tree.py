@@ -14,7 +14,6 @@ DIRECTORY, FILE, SYMLINK, BLOCK_DEVICE, CHARACTER_DEVICE, FIFO, SOCKET = range(1
 """The basic inode types of squashfs."""
 
 NO_FRAGMENT = 0xFFFFFFFF
-HOLE = 0
 STORED_RAW = 1 << 24
 """Bit of a block's size word: stored uncompressed."""
 STORED_SIZE = STORED_RAW - 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcbinder.sif import Kind, SifObject, write_sif
-from hpcbinder.squashfs import Options, tables_uuid, write_layer
+from hpcbinder.squashfs import Options, merge, tables_uuid, write_layer
 
 TYPES = {
     "file": tarfile.REGTYPE,
@@ -50,7 +50,11 @@ def squashfs(path: Path, items: Mapping[str, Item], options: Options | None = No
             if item.xattr:
                 info.pax_headers = {"SCHILY.xattr.user.note": item.xattr}
             tar.addfile(info, io.BytesIO(item.content))
-    write_layer(io.BytesIO(buffer.getvalue()), path, options or Options())
+    layer = path.with_name(f"{path.name}.layer")
+    write_layer(io.BytesIO(buffer.getvalue()), layer, options or Options())
+    with path.open("w+b") as file:
+        merge([layer], file)
+    layer.unlink()
     return path
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 from hypothesis import strategies as st
 from squashfs_support import Item, parents
 
 NAMES = ["a", "b", "c", "é\udcff", "x" * 255]
 PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
-CONTENTS = [b"", b"short", b"zeros" + bytes(20000), bytes(8192), bytes(range(256)) * 40, b"tail" * 1500]
+CONTENTS = [
+    *(b"", b"short", b"SHORT", b"zeros" + bytes(20000), bytes(8192), bytes(range(256)) * 40, b"tail" * 1500),
+    *(bytes(range(255, -1, -1)) * 40, Random(1).randbytes(5000), Random(2).randbytes(5000)),
+]
+"""Few, so that layers have some in common; some are as long as others, packed and stored as they are."""
 
 
 XATTRS = [

@@ -45,6 +45,7 @@ def test_everything_a_layer_can_hold_is_found_again(tmp_path: Path, tar_format: 
     layer = squash(make_tar(EVERYTHING, tar_format), tmp_path / "layer", options)
     expected = union([{name: item for name, item in EVERYTHING.items() if name not in ("./", "dir/.wh.removed")}])
     seen = in_image(layer)
+    assert seen.pop(".wh..wh.tails").content  # a note for merge
     assert (seen.pop("").mtime, seen.pop("dir/.wh.removed").kind) == (3, "file")
     expected.pop("")
     assert {**seen, "dir/small": None, "hard": None} == {**expected, "dir/small": None, "hard": None}
@@ -90,8 +91,8 @@ def test_golden_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lower = {**EVERYTHING, "dir/blocks": Item(content=random.Random(2).randbytes(300_000))}
     image = merged([make_tar(lower), make_tar({"dir/.wh.hole": Item(), "new/x": Item(content=b"x")})], tmp_path)
     golden = {
-        "0.sqfs": "ff154e2d34a8aa522d1ea79dfa0208d37866864ed93d73f6f3abf1d63fa696a8",
-        "merged.sqfs": "d5deab28f5a927c0e5aaab85d718ad76c0f11afaf9299b34c1dbff7320a897ba",
+        "0.sqfs": "b607a49f14b0f87c6b988b50fd186eb7b2c94a7a2e1339fd06843e5531e5798a",
+        "merged.sqfs": "e05cd34c8141d22e941071d0c83dcba9144ff75f7fdf890c3a265374944cff17",
     }
     assert {name: hashlib.sha256((image.parent / name).read_bytes()).hexdigest() for name in golden} == golden
 

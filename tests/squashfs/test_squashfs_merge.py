@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+import struct
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ from squashfs_strategies import STACKS
 from squashfs_support import MEMORY, Item, directory, in_image, make_tar, merged, squash, union
 
 from hpcbinder.errors import ConvertError
-from hpcbinder.squashfs import Image, Options, merge, tables_digest
+from hpcbinder.squashfs import Image, Options, merge, notes, tables_digest
 
 
 def names(path: Path) -> list[str]:
@@ -140,6 +142,73 @@ def test_data_of_hidden_files_are_left_behind(tmp_path: Path) -> None:
     lower = make_tar({"big": Item(content=noise), "small": Item(content=b"x")})
     image = merged([lower, make_tar({".wh.big": Item()})], tmp_path)
     assert image.stat().st_size == 4096
+
+
+class TestWhatLayersHaveInCommon:
+    """Stored once, and nothing is shared that is not the same."""
+
+    NOISE = random.Random(1).randbytes(300_000)
+
+    def test_blocks_and_tails_are_there_once(self, tmp_path: Path) -> None:
+        files = {f"{n}": Item(content=self.NOISE[n : n + 90_000]) for n in range(8)}
+        files["large"] = Item(content=self.NOISE)
+        alone = merged([make_tar(files)], tmp_path).stat().st_size
+        again = {f"other/{name}": Item(content=its.content, mode=0o600, mtime=3) for name, its in files.items()}
+        lower, upper = make_tar(files), make_tar({**again, "new": Item(content=b"new")})
+        both = merged([lower, upper], tmp_path)
+        # The last tail's block has the new file's in it and is kept.
+        assert both.stat().st_size < alone + 100_000
+        assert in_image(both) == union([files, {**again, "new": Item(content=b"new")}])
+
+    def test_what_the_upper_layer_takes_away_below_stays_above(self, tmp_path: Path) -> None:
+        lower = {"a": Item(content=self.NOISE), "t": Item(content=b"tail")}
+        upper = {"b": Item(content=self.NOISE), "u": Item(content=b"tail"), ".wh.a": Item(), ".wh.t": Item()}
+        assert in_image(merged([make_tar(lower), make_tar(upper)], tmp_path)) == union([lower, upper])
+
+    def test_files_whose_blocks_only_look_alike_stay_apart(self, tmp_path: Path) -> None:
+        # Noise is stored as it is, so that the sizes of all blocks agree.
+        other = self.NOISE[:-1] + bytes([self.NOISE[-1] ^ 1])
+        lower = {"a": Item(content=self.NOISE), "t": Item(content=b"tail")}
+        upper = {"b": Item(content=other), "u": Item(content=b"TAIL")}
+        image = merged([make_tar(lower), make_tar(upper)], tmp_path)
+        assert in_image(image) == union([lower, upper])
+        assert image.stat().st_size > 600_000
+
+    def test_layers_of_older_versions_have_no_note(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        lower = {"a": Item(content=self.NOISE), "t": Item(content=self.NOISE[:90_000])}
+        upper = {"b": Item(content=self.NOISE), "u": Item(content=self.NOISE[:90_000])}
+        with monkeypatch.context() as patch:
+            patch.setattr(notes, "pack_tails", lambda tails: b"")
+            old = squash(make_tar(lower), tmp_path / "old")
+        layers = [old, squash(make_tar(upper), tmp_path / "new")]
+        with (tmp_path / "merged").open("w+b") as out:
+            merge(layers, out)
+        assert in_image(tmp_path / "merged") == union([lower, upper])
+        assert 480_000 < (tmp_path / "merged").stat().st_size < 500_000
+
+    def test_a_note_that_says_nonsense_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(notes, "pack_tails", lambda tails: b"x" * 41)
+        layer = squash(make_tar({"a": Item(content=b"1")}), tmp_path / "layer")
+        with pytest.raises(ConvertError, match="list of tails"), (tmp_path / "merged").open("w+b") as out:
+            merge([layer], out)
+
+    def test_a_note_that_lies_breaks_no_image(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            notes, "pack_tails", lambda tails: struct.pack("<8I", 0, 0, 0, 1, 9, 9, 1 << 31, 5) + bytes(32) * 4
+        )
+        layers = [
+            squash(make_tar({f"{n}": Item(content=b"1"), f"x{n}": Item(content=b"2" * (n + 1))}), tmp_path / f"{n}")
+            for n in range(3)
+        ]
+        with (tmp_path / "merged").open("w+b") as out:
+            merge(layers, out)
+        assert {name: len(its.content) for name, its in in_image(tmp_path / "merged").items() if "x" in name} == {
+            "x0": 1, "x1": 2, "x2": 3
+        }  # fmt: skip
+
+    def test_the_name_is_reserved(self, tmp_path: Path) -> None:
+        with pytest.raises(ConvertError, match="reserved"):
+            squash(make_tar({"d/.wh..wh.tails": Item()}), tmp_path / "layer")
 
 
 def test_layers_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
