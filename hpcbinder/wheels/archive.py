@@ -23,10 +23,12 @@ _MOST_BYTES = 64 << 30
 _FREE_BYTES = 1 << 30
 """Up to here a wheel may unpack to as much as it likes; beyond, to `_RATIO` times its own size."""
 _RATIO = 100
-_DIRECTORY_BYTES = 64 << 20
+_DIRECTORY_BYTES = 32 << 20
 """Of the zip's list of members, which is read whole."""
+_LONGEST_PATH = 2000
 _PIECE = 1 << 20
 _UTF8, _ENCRYPTED = 0x800, 0x1 | 0x40 | 0x2000
+_ENTRY = struct.Struct("<4s24x3H12x")
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -39,9 +41,10 @@ class Refused(BuildError):
 def refusal(name: str, version: str, error: Exception) -> BuildError:
     """The error that a person sees."""
     message = error.message if isinstance(error, BuildError) else str(error)
+    hint = error.hint if isinstance(error, BuildError) else None
     return BuildError(
         f"the wheel of {name} {version} is refused: {message}",
-        hint="nothing of it was installed; ask for another version, or tell the package's authors",
+        hint=hint or "nothing of it was installed; ask for another version, or tell the package's authors",
     )
 
 
@@ -148,16 +151,39 @@ def _check_directory(file: int, size: int) -> None:
     _, _, _, _, count, length, _, comment = _END.unpack_from(tail, at)
     if len(tail) - at - _END.size != comment:
         raise Refused("something follows the archive's end")
-    before = size - len(tail) + at - _END64_LOCATOR.size
+    end = size - len(tail) + at
+    before = end - _END64_LOCATOR.size
     if before >= 0:
         signature, _, where, _ = _END64_LOCATOR.unpack(os.pread(file, _END64_LOCATOR.size, before))
         if signature == b"PK\6\7":
+            # Python's zipfile takes the record in front of the locator, wherever that leads.
+            end = before - _END64.size
+            if where != end:
+                raise Refused("its archive has two ends")
             record = os.pread(file, _END64.size, where)
             if len(record) < _END64.size or not record.startswith(b"PK\6\6"):
                 raise Refused("it is no zip archive")
             count, length = _END64.unpack(record)[7:9]
-    if count > MOST_MEMBERS or length > _DIRECTORY_BYTES:
+    if count > MOST_MEMBERS:
         raise Refused(f"it has more than {MOST_MEMBERS} files")
+    if length > min(_DIRECTORY_BYTES, count * (_ENTRY.size + _LONGEST_PATH), end):
+        raise Refused("its list of files is too long")
+    if _entries(os.pread(file, length, end - length)) != count:
+        raise Refused("its list of files is not as long as it says")
+
+
+def _entries(directory: bytes) -> int:
+    """How many members the list really has, which Python's zipfile reads to its end; -1 if it is none."""
+    count = at = 0
+    while at < len(directory):
+        if len(directory) - at < _ENTRY.size:
+            return -1
+        signature, *lengths = _ENTRY.unpack_from(directory, at)
+        if signature != b"PK\1\2":
+            return -1
+        at += _ENTRY.size + sum(lengths)
+        count += 1
+    return count if at == len(directory) else -1
 
 
 def _checked(infos: list[zipfile.ZipInfo], size: int) -> Iterator[Member]:
@@ -200,7 +226,7 @@ def checked_name(name: str) -> str:
         or "\\" in name
         or not all(parts)
         or {".", ".."} & set(parts)
-        or (len(name) > 60 and (len(name.encode()) > 2000 or any(len(part.encode()) > 255 for part in parts)))
+        or (len(name) > 60 and (len(name.encode()) > _LONGEST_PATH or any(len(part.encode()) > 255 for part in parts)))
     ):
         raise Refused(f"{one_line(name, 200)!r} is no path that can be installed")
     if ".wh." in name and any(part.startswith(".wh.") for part in parts):

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,8 @@ from typing import Protocol
 from hpcbinder.errors import BuildError
 from hpcbinder.process import start, stop
 from hpcbinder.text import one_line
-from hpcbinder.wheels.compiling import END, NONE
+from hpcbinder.wheels.archive import Refused
+from hpcbinder.wheels.compiling import END, LATE, NONE, most
 from hpcbinder.wheels.target import Target
 
 BATCH_FILES, BATCH_BYTES = 100, 1 << 20
@@ -32,8 +33,11 @@ BATCH_FILES, BATCH_BYTES = 100, 1 << 20
 LARGEST = 16 << 20
 """Bytes of a source that is compiled; a compiler takes a hundred times that much memory."""
 
-_PATIENCE = 60.0
-"""Seconds for one file."""
+_SECONDS = 120
+"""Of processor time for the files that one process compiles: good sources take two."""
+_PATIENCE = 900.0
+"""Seconds for one file on a machine that has other things to do."""
+AGAIN = "try again when this machine is less busy, or ask for another version: nothing of it was installed"
 _HELLO = 20.0
 
 
@@ -50,17 +54,30 @@ class Interpreter:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """Bytecode of some files.
+
+    Attributes:
+        files: Of each what its `.pyc` holds, None if it does not compile, or to far more than it is.
+        seconds: Processor time that it took.
+    """
+
+    files: list[bytes | None]
+    seconds: float
+
+
 class Compiler(Protocol):
     """Makes files of bytecode."""
 
-    def submit(self, sources: Sequence[tuple[str, bytes]]) -> Future[list[bytes | None]]:
+    def submit(self, sources: Sequence[tuple[str, bytes]]) -> Future[Compiled]:
         """Have files compiled.
 
         Args:
             sources: (path in the image, content), some of `BATCH_FILES` and `BATCH_BYTES`.
 
         Returns:
-            Of each what its `.pyc` holds, None if it does not compile. The bytes depend on `sources` only.
+            The bytecode, which depends on `sources` only. The future raises Refused if making it takes too long.
         """
 
 
@@ -105,25 +122,34 @@ class Compilers:
         self._mine = threading.local()
         self._lock = threading.Lock()
         self._children: set[_Child] = set()
+        self._stopped = False
 
-    def submit(self, sources: Sequence[tuple[str, bytes]]) -> Future[list[bytes | None]]:
+    def submit(self, sources: Sequence[tuple[str, bytes]]) -> Future[Compiled]:
         """See `Compiler.submit`.
 
         The future raises BuildError if the interpreter cannot be started or makes other bytecode.
         """
         return self._pool.submit(self._compile, sources)
 
-    def _compile(self, sources: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+    def _compile(self, sources: Sequence[tuple[str, bytes]]) -> Compiled:
         made: list[bytes | None] = []
+        seconds = 0.0
         while len(made) < len(sources):
             child = self._child()
-            answers = child.compile(sources[len(made) :])
-            made += answers
+            try:
+                answers = child.compile(sources[len(made) :])
+            except BuildError:
+                self._end(child)
+                if self._stopped:
+                    raise CancelledError from None
+                raise
+            made += answers.files
+            seconds += answers.seconds
             if len(made) < len(sources):
-                # The next one brought the process down, or holds it up.
+                # The next one brought a compiler down, perhaps before all of it was read.
                 self._end(child)
                 made.append(None)
-        return made
+        return Compiled(made, seconds)
 
     def _child(self) -> _Child:
         child: _Child | None = getattr(self._mine, "child", None)
@@ -131,6 +157,8 @@ class Compilers:
             child = _Child(self._interpreter)
             with self._lock:
                 self._children.add(child)
+                if self._stopped:
+                    raise CancelledError
             if self._target.magic not in (None, child.magic):
                 raise BuildError(
                     f"{self._interpreter.argv[0]} makes bytecode {child.magic}, Python {self._target.python} wants "
@@ -153,6 +181,7 @@ class Compilers:
     ) -> None:
         if kind is not None:
             with self._lock:
+                self._stopped = True
                 for child in self._children:
                     child.interrupt()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -166,7 +195,7 @@ class _Child:
     def __init__(self, interpreter: Interpreter) -> None:
         program = Path(__file__).with_name("compiling.py").read_text(encoding="utf-8")
         env = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", **interpreter.env}
-        argv = [*interpreter.argv, "-W", "ignore", "-c", program]
+        argv = [*interpreter.argv, "-W", "ignore", "-c", program, str(_SECONDS)]
         try:
             self._process = start(
                 argv,
@@ -182,13 +211,28 @@ class _Child:
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         try:
             self.magic = self._number(time.monotonic() + _HELLO)
-        except _Gone:
+        except (_Gone, _Late):
             self.close()
             raise BuildError(f"{one_line(argv[0], 200)} does not run here as a Python interpreter") from None
 
-    def compile(self, sources: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
-        """Compile files; fewer answers than files if the process is not usable any more."""
+    def compile(self, sources: Sequence[tuple[str, bytes]]) -> Compiled:
+        """Compile files; fewer answers than files if one of them, the next, brings a compiler down.
+
+        Raises:
+            Refused: One takes too long. Without its bytecode a layer would depend on how fast the machine is.
+            BuildError: The process has ended, as if it was killed.
+        """
+        try:
+            return self._compiled(sources)
+        except (_Gone, OSError):
+            raise BuildError(
+                "the Python that makes bytecode was killed",
+                hint="is there enough memory? with fewer jobs it takes less",
+            ) from None
+
+    def _compiled(self, sources: Sequence[tuple[str, bytes]]) -> Compiled:
         made: list[bytes | None] = []
+        path = ""
         try:
             self._write(b"B")
             for path, source in sources:
@@ -197,19 +241,28 @@ class _Child:
                 self._write(head + name + source)
                 deadline = time.monotonic() + _PATIENCE
                 length = self._number(deadline)
-                if length == END:
-                    return made
+                if length in (END, LATE):
+                    seconds = self._number(deadline) / 1000
+                    if length == LATE:
+                        raise Refused(f"{path!r} takes more than {_SECONDS} seconds to compile", hint=AGAIN)
+                    return Compiled(made, seconds)
+                if length != NONE and length > most(len(source)):
+                    raise _Gone
                 made.append(None if length == NONE else self._read(length, deadline))
             self._write(bytes(8))
-            if self._number(time.monotonic() + _PATIENCE) != END:
+            deadline = time.monotonic() + _PATIENCE
+            if self._number(deadline) not in (END, LATE):
                 raise _Gone
-        except (_Gone, OSError):
-            pass
-        return made
+            return Compiled(made, self._number(deadline) / 1000)
+        except _Late:
+            raise Refused(f"{path!r} is not compiled after {_PATIENCE:.0f} seconds", hint=AGAIN) from None
 
     def interrupt(self) -> None:
-        """End the process; who waits for it gets no more answers."""
-        self._process.kill()
+        """End the process and what it started; who waits for it gets no more answers."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
     def close(self) -> None:
         """End it."""
@@ -229,7 +282,7 @@ class _Child:
         poll.register(self._out, select.POLLIN)
         while length:
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise _Gone
+                raise _Late
             part = os.read(self._out, min(length, 1 << 20))
             if not part:
                 raise _Gone
@@ -245,7 +298,11 @@ class _Child:
 
 
 class _Gone(Exception):
-    """The process has ended, or says nothing."""
+    """The process has ended, or says what it never would."""
+
+
+class _Late(Exception):
+    """The process says nothing."""
 
 
 InterpreterSource = Callable[[], Interpreter]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcbinder.catalog import dump, make_folder, parse, write_atomic
+from hpcbinder.catalog import dump, make_folder, mark_used, parse, write_atomic
 from hpcbinder.errors import CatalogError
 from hpcbinder.model import LockedPackage, fingerprint
 from hpcbinder.wheels.index import rank_of
@@ -54,6 +54,10 @@ class ChosenStore:
             if rank is not None and rank[0] >= 0 and (not known or found.sha256 in known):
                 return found
         return None
+
+    def mark_used(self, package: LockedPackage, target: Target) -> None:
+        """Have it known that a choice is of use now."""
+        mark_used(self._folder / f"{_key(package, target)}.json")
 
     def add(self, package: LockedPackage, target: Target, filename: str, sha256: str) -> Chosen:
         """Remember a choice.

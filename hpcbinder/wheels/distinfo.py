@@ -64,7 +64,7 @@ def read_dist_info(archive: Archive, filename: str) -> DistInfo:
         Refused: The wheel is not what its name says, or not well made.
     """
     from packaging.utils import canonicalize_name, parse_wheel_filename
-    from packaging.version import InvalidVersion, Version
+    from packaging.version import Version
 
     name, version, _, tags = parse_wheel_filename(filename)
     tops = {path.partition("/")[0] for path in archive.members}
@@ -75,16 +75,16 @@ def read_dist_info(archive: Archive, filename: str) -> DistInfo:
     stem, _, suffix = folder.removesuffix(".dist-info").rpartition("-")
     try:
         fits = canonicalize_name(stem) == name and Version(suffix) == version
-    except InvalidVersion:
+    except ValueError:  # InvalidVersion is one; thousands of digits are another
         fits = False
     if not fits or not folder.endswith(".dist-info"):
-        raise Refused(f"its {one_line(folder, 200)} is of another package than {filename}")
+        raise Refused(f"its {one_line(folder, 200)} is of another package than {one_line(filename, 200)}")
     _check_wheel(archive.read(f"{folder}/WHEEL", _LIMIT), {(t.interpreter, t.abi, _family(t.platform)) for t in tags})
     metadata = HeaderParser().parsestr(_text(archive.read(f"{folder}/METADATA", _LIMIT), "METADATA"))
     said, of = str(metadata.get("Name", "")), str(metadata.get("Version", ""))
     try:
         fits = canonicalize_name(said) == name and Version(of) == version
-    except InvalidVersion:
+    except ValueError:
         fits = False
     if not fits:
         raise Refused(f"its METADATA is of {one_line(said, 100)} {one_line(of, 100)}")

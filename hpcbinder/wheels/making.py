@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcbinder.catalog import mark_used
 from hpcbinder.errors import FetchError
 from hpcbinder.model import LockedPackage
 from hpcbinder.progress import Reporter
@@ -117,9 +118,10 @@ class Making:
                 for squashed in squashing:
                     if squashed.done():
                         squashed.result()
+            others = len(packages) - len(squashing)
             for count, squashed in enumerate(as_completed(squashing), 1):
                 squashed.result()
-                self._say(len(packages) - len(squashing) + count, len(packages))
+                self._say(others + count, len(packages))
         if busy:
             self._reporter.phase("convert", f"another process is squashing {busy[0].name}; waiting for it")
         for package in busy:
@@ -128,7 +130,8 @@ class Making:
                 self._squash(package, wheel)
 
     def _say(self, done: int, total: int) -> None:
-        self._reporter.phase("convert", f"squashed {done} of {total} wheels", done / total)
+        # One message for all of them, so that it is one line where lines stay.
+        self._reporter.phase("convert", f"squashing {total} wheel{'s' if total != 1 else ''}", done / total)
 
     @contextmanager
     def _pool(self, threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
@@ -161,7 +164,7 @@ class Making:
         new = path is None
         if chosen is None or path is None:
             candidate = self._downloads.find(package, self._target)
-            self._reporter.phase("fetch", f"fetching {candidate.filename}")
+            self._reporter.log("fetch", candidate.filename)
             digest = self._downloads.fetch(package, candidate)
             chosen = self._chosen.add(package, self._target, candidate.filename, digest)
             path = self._downloads.path(digest)
@@ -172,6 +175,7 @@ class Making:
         done = False
         try:
             if not wheel.new:
+                mark_used(wheel.path)
                 _check(wheel.path, package, wheel.chosen)
             unfinished = self._places.scratch / out.name
             with WheelTar(

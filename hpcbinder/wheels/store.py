@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from hpcbinder.catalog import make_folder
+from hpcbinder.catalog import make_folder, mark_used
 from hpcbinder.config import SiteConfig
 from hpcbinder.errors import BuildError, ConvertError
 from hpcbinder.model import Lock, LockedPackage, fingerprint
@@ -101,10 +101,21 @@ class WheelStore:
         layers = [(name, path) for name, path in found if path is not None]
         if len(layers) < len(packages):
             raise ConvertError("layers of wheels went away while they were used", where=str(self._folders[0]))
-        self._tell(layers, target)
+        self._use(lock, target, [path for _, path in layers])
+        self._tell(layers, target, len(missing))
         return [path for _, path in layers]
 
-    def _tell(self, layers: Sequence[tuple[str, Path]], target: Target) -> None:
+    def _use(self, lock: Lock, target: Target, layers: Sequence[Path]) -> None:
+        """Have it known that what is ours of these is of use now: the rest goes in time (`hpcbinder.gc`)."""
+        for path in layers:
+            mark_used(path)
+        for package in lock.packages:
+            if _only_hash(package) is None:
+                self._chosen.mark_used(package, target)
+
+    def _tell(self, layers: Sequence[tuple[str, Path]], target: Target, made: int) -> None:
+        wheels = f"{len(layers)} wheel{'s' if len(layers) != 1 else ''}"
+        self._reporter.phase("convert", f"{wheels}: {made} squashed now, {len(layers) - made} there already")
         found = conflicts(layers, target)
         for path, names in found[:_SHOWN]:
             self._reporter.phase("convert", f"{path} is in {' and '.join(reversed(names))}; {names[-1]}'s stays")
@@ -146,7 +157,7 @@ class WheelStore:
             known=lambda package: self._known(package, target),
             lock=lambda package: folder / "layers" / f"{fingerprint([package, target])}.lock",
         )
-        downloads = Downloads(folder, self._site, self._hosts, below)
+        downloads = Downloads(folder, scratch, self._site, self._hosts, below)
         with Compilers(_interpreter(target, interpreter), target, jobs) as compilers:
             making = Making(target, downloads, self._chosen, compilers, self._options, places, self._reporter, jobs)
             making.make(packages)

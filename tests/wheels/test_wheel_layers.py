@@ -134,6 +134,21 @@ def test_commands_run_and_packages_are_known(package_index: PackageIndex, instal
     assert all(path.locate().exists() for path in known.files or [])
 
 
+def test_pip_has_its_numbered_command_and_nobody_else(package_index: PackageIndex, install: Install) -> None:
+    # Checked against uv and pip: both make it beside pip3.
+    def commands(name: str) -> set[str]:
+        points = "[console_scripts]\npip = tool:main\npip3 = tool:main\n"
+        files = {"tool.py": "def main(): ...\n", f"{name}-1.0.dist-info/entry_points.txt": points}
+        file = wheel(name, files=files)
+        publish(package_index, file)
+        (layer,) = install(locked(file))
+        with Image.open(layer) as image:
+            return {path.removeprefix("opt/env/bin/") for path, _ in image.walk() if path.startswith("opt/env/bin/")}
+
+    assert commands("pip") == {"pip", "pip3", f"pip{X_Y}"}
+    assert commands("pack") == {"pip", "pip3"}
+
+
 def test_bytecode_is_the_interpreters_own(package_index: PackageIndex, install: Install) -> None:
     source = "# -*- coding: latin-1 -*-\nNAME = '\xe9'\n".encode("latin-1")
     file = wheel(
@@ -260,6 +275,23 @@ def test_a_wheel_larger_than_memory_should_be(package_index: PackageIndex, insta
     (layer,) = install(locked(file))
     assert peak() - before < (64 << 10)
     assert layer.stat().st_size > 96 << 20
+
+
+def test_the_time_of_a_layer_says_when_it_was_used(package_index: PackageIndex, install: Install, folder: Path) -> None:
+    first, second = (wheel(tag=tag, files={"pack.py": f"# {tag}\n"}) for tag in ("py3-none-any", "py2.py3-none-any"))
+    publish(package_index, first, second)
+    package = locked(first, second)
+    (layer,) = install(package)
+    kept = [layer, *folder.glob("chosen/*.json"), *folder.glob("*.whl")]
+    assert len(kept) == 3
+    for path in kept:
+        os.utime(path, (0, 0))
+    assert install(package) == [layer]
+    # Of a layer that is there the wheel is of no use.
+    assert [path.stat().st_mtime > 0 for path in kept] == [True, True, False]
+    layer.unlink()
+    assert install(package) == [layer]
+    assert all(path.stat().st_mtime > 0 for path in kept)
 
 
 def test_a_site_below_has_it_already(package_index: PackageIndex, install: Install, folder: Path, said: Said) -> None:

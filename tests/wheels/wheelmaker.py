@@ -90,12 +90,13 @@ class Said:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.logged: list[str] = []
 
     def phase(self, phase: str, message: str, progress: float | None = None) -> None:
         self.lines.append(message)
 
     def log(self, phase: str, line: str) -> None:
-        self.lines.append(line)
+        self.logged.append(line)
 
 
 def target(prefix: str = "/opt/env", python: str = ".".join(map(str, sys.version_info[:3])), **changes: Any) -> Target:
