@@ -20,7 +20,7 @@ def alive(pid: int) -> bool:
     """Whether there is such a process; a zombie is none."""
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
