@@ -189,7 +189,7 @@ def test_a_build_ends_with_us(dockerd: Dockerd, base: BaseImage, tmp_path: Path,
     marker = f"314{int(sign)}.{os.getpid()}"
     program = textwrap.dedent(
         f"""
-        import io, sys, tarfile
+        import io, signal, sys, tarfile
         from pathlib import Path
         from hpcbinder.engine import DockerEngine
 
@@ -200,6 +200,7 @@ def test_a_build_ends_with_us(dockerd: Dockerd, base: BaseImage, tmp_path: Path,
                 member.size = len(text)
                 tar.addfile(member, io.BytesIO(text))
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
         DockerEngine("{dockerd.host}").build(
             write, tag="localhost/hpcbinder/test:{marker}", scratch=Path("{tmp_path}"),
             log=lambda line: print(line, flush=True))

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -77,9 +76,17 @@ def test_a_source_that_takes_long(
     assert not list((folder / "layers").glob("*.squashfs"))
 
 
-def group(leader: int) -> list[str]:
-    listing = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
-    return [line for line in listing.splitlines() if line.split()[0] == str(leader) and "Z" not in line.split()[1]]
+def group(leader: int) -> list[int]:
+    """The processes of a group, without zombies (proc(5), /proc/PID/stat)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, member_of = path.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if member_of == str(leader) and state != "Z":
+            found.append(int(path.parent.name))
+    return found
 
 
 def test_an_error_elsewhere_ends_all_compilers() -> None:
@@ -112,9 +119,8 @@ def test_a_killed_compiler_is_no_source_without_bytecode() -> None:
             assert not made.done()
             time.sleep(0.02)
         (leader,) = (child._process.pid for child in children)
-        listing = subprocess.run(["pgrep", "-g", str(leader)], capture_output=True, text=True, check=True).stdout
         # As a machine that is out of memory does: the process that compiles, not the one that answers.
-        os.kill(max(int(line) for line in listing.split() if int(line) != leader), signal.SIGKILL)
+        os.kill(max(process for process in group(leader) if process != leader), signal.SIGKILL)
         with pytest.raises(BuildError, match="was killed"):
             made.result()
 
