@@ -17,12 +17,12 @@ class Merged:
 
     Args:
         layers: From the lowest to the topmost.
-        newest: See `merge`.
+        dated: See `merge`.
     """
 
-    def __init__(self, layers: Sequence[Path], newest: int | None) -> None:
+    def __init__(self, layers: Sequence[Path], dated: tuple[int, int] | None) -> None:
         self._layers = layers
-        self._newest = newest
+        self._dated = dated
         self._place: tuple[Path, int, int] | None = None
         self._may_link = True
 
@@ -55,7 +55,7 @@ class Merged:
     def write(self, path: Path, out: BinaryIO, offset: int) -> int:
         """Write it into the open file `path` at `offset` (bytes) and return its size (bytes)."""
         if self._place is None:
-            self._place = (path, offset, merge(self._layers, out, offset=offset, newest=self._newest))
+            self._place = (path, offset, merge(self._layers, out, offset=offset, dated=self._dated))
         else:
             source, start, size = self._place
             with source.open("rb") as file:

@@ -99,7 +99,7 @@ def convert(
         layers: Squashed layers, the lowest first, instead of the image's own, which are then not asked for.
         sbom: What is in the image, as CycloneDX JSON; made from what is found in it if None.
         scratch: Folder on the file system of `layers_dir` for layers that are not finished; `folder` is one if None.
-        keep_times: Folders keep the times their layers give them; else none is newer than `timestamp`.
+        keep_times: Folders keep the times their layers give them; else those of the build's get `timestamp`.
 
     Raises:
         UsageError: A format or name that cannot be meant.
@@ -124,7 +124,7 @@ def convert(
         job = Job(
             config=image.config,
             metadata=metadata,
-            merged=Merged([*layers, top], None if keep_times else max(timestamp, EPOCH)),
+            merged=Merged([*layers, top], None if keep_times else (EPOCH, max(timestamp, EPOCH))),
             name=name,
             timestamp=timestamp,
             reporter=reporter,

@@ -36,18 +36,19 @@ _NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPE
 """What `copy_file_range` fails with where the kernel or a file system cannot do it."""
 
 
-def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0, newest: int | None = None) -> int:
+def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0, dated: tuple[int, int] | None = None) -> int:
     """Make one image of layers that `write_layer` made.
 
-    The bytes depend on the layers and `newest` only. Hard links stay, and `user.*` extended attributes.
+    The bytes depend on the layers and `dated` only. Hard links stay, and `user.*` extended attributes.
 
     Args:
         layers: Their files, the lowest first; at least one, all of one block size and compressor (not lzo).
         out: File open for reading and writing, with a descriptor; written from `offset` on, not shortened, and left
             positioned behind the image.
         offset: Where in `out` the image begins, in bytes.
-        newest: Unix time (s) that directories get which are newer: an engine gives those that it makes itself (for
-            COPY, for mounts) the time of the build.
+        dated: (since, to), Unix times (s): directories of `since` or newer get the time `to`. A directory that both an
+            engine (for COPY, for mounts) and a build step changed has the time of the build or the step's fixed one,
+            as it came about.
 
     Returns:
         The image's bytes, padded to a multiple of 4096.
@@ -70,8 +71,8 @@ def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0, newest: int
         for archive, upper in zip(archives, uppers, strict=True):
             apply(root, upper, _links(archive, upper))
         contents.share(root)
-        if newest is not None:
-            _date(root, newest)
+        if dated is not None:
+            _date(root, *dated)
         first = archives[0]
         mover = _Mover(archives, out.fileno(), offset, emit.begin(out.fileno(), offset, first.compressor))
         for data in _contents(root):
@@ -166,11 +167,12 @@ def _find(root: Directory, path: bytes) -> Inode | None:
     return here
 
 
-def _date(root: Directory, newest: int) -> None:
+def _date(root: Directory, since: int, to: int) -> None:
     stack = [root]
     while stack:
         folder = stack.pop()
-        folder.mtime = min(folder.mtime, newest)
+        if folder.mtime >= since:
+            folder.mtime = to
         stack += [inode for inode in folder.entries.values() if isinstance(inode, Directory)]
 
 

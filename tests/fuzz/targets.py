@@ -61,7 +61,7 @@ def merging(data: bytes) -> None:
             for layers in ([good, hostile], [hostile, good]):
                 with _allowed():
                     with out.open("w+b") as file:
-                        merge(layers, file, newest=1)
+                        merge(layers, file, dated=(1, 1))
                     _whole_tables(out)
 
 

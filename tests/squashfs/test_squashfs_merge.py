@@ -73,17 +73,30 @@ def test_a_root_without_a_member_keeps_what_a_lower_layer_said(tmp_path: Path) -
         assert root is not None and (root.mode, root.mtime) == (0o711, 9)
 
 
-def test_directories_are_dated_back_and_nothing_else(tmp_path: Path) -> None:
+def test_directories_of_the_build_get_one_time_and_nothing_else_does(tmp_path: Path) -> None:
     layers = [
         squash(
-            make_tar({"new": directory(mtime=9), "new/file": Item(mtime=9), "old": directory(mtime=3)}), tmp_path / "l"
+            make_tar(
+                {
+                    "new": directory(mtime=9),
+                    "new/file": Item(mtime=9),
+                    "fixed": directory(mtime=4),
+                    "old": directory(mtime=3),
+                }
+            ),
+            tmp_path / "l",
         )
     ]
     out = tmp_path / "out"
     with out.open("w+b") as file:
-        merge(layers, file, newest=5)
+        merge(layers, file, dated=(4, 5))
     with Image.open(out) as opened:
-        assert {path: node.mtime for path, node in opened.walk() if path} == {"new": 5, "new/file": 9, "old": 3}
+        assert {path: node.mtime for path, node in opened.walk() if path} == {
+            "new": 5,
+            "new/file": 9,
+            "fixed": 5,
+            "old": 3,
+        }
     assert tables_digest(out) != tables_digest(layers[0])
 
 
