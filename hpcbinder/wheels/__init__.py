@@ -5,7 +5,8 @@ the image's interpreter, and each becomes a layer of its own; an environment is 
 """
 
 from hpcbinder.wheels.bytecode import Interpreter, host_interpreter
+from hpcbinder.wheels.installed import FORM
 from hpcbinder.wheels.store import WheelStore
 from hpcbinder.wheels.target import Target
 
-__all__ = ["Interpreter", "Target", "WheelStore", "host_interpreter"]
+__all__ = ["FORM", "Interpreter", "Target", "WheelStore", "host_interpreter"]

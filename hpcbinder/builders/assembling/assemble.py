@@ -30,7 +30,7 @@ from hpcbinder.model import Assembly, Checkout, ImageConfig, Lock, Plan, Step, f
 from hpcbinder.plan import CMD, MACHINES, SUITES, environment, locked_wheels, server_point, write_content
 from hpcbinder.progress import Reporter
 from hpcbinder.squashfs import Options, merge, write_layer
-from hpcbinder.wheels import Interpreter, Target, WheelStore
+from hpcbinder.wheels import FORM, Interpreter, Target, WheelStore
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Assembler:
     def _server(self, plan: Plan, steps: Sequence[Step], base: Sequence[Path]) -> Layer:
         """The one layer of the notebook server."""
         made_of = [[step.assembly, step.data] for step in steps]
-        identity = f"sha256:{fingerprint([venv_maker(), _platform(plan), made_of])}"
+        identity = f"sha256:{fingerprint([venv_maker(), FORM, _platform(plan), made_of])}"
 
         def make(out: Path) -> None:
             what = f"server environment (JupyterLab) on {plan.base.name}, shared by all images on it"
