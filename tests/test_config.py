@@ -70,6 +70,11 @@ def test_a_stronger_place_replaces_a_weaker_one_and_the_origin_says_which(read: 
     assert config.origins["store.path"] == "default"
 
 
+def test_what_an_option_says_is_refused_in_its_name() -> None:
+    with pytest.raises(UsageError, match="^--compression must be auto, gzip.* not 'foo'$"):
+        load({"build.compression": "foo"}, environ={}, options={"build.compression": "--compression"})
+
+
 def test_the_line_of_a_key_is_told_also_after_a_text_that_looks_like_it(read: Load, user: Path) -> None:
     text = '[runtime]\nprologue = [\n  """\\\n  gpu = \\"no\\" [build]""",\n]\ngpu = "none"\nbuild = { x = 1 }\n'
     with pytest.raises(UsageError) as caught:

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from hpcbinder.config import Config
     from hpcbinder.errors import HpcbinderError
 
+OPTIONS = {
+    "store.path": "--store",
+    "build.engine": "--engine",
+    "build.formats": "--format",
+    "build.compression": "--compression",
+    "runtime.name": "--runtime",
+}
+"""Settings that commands have an option for, whose name is not the key's."""
+
 
 @dataclass
 class Session:
@@ -35,7 +44,8 @@ class Session:
     def config(self) -> Config:
         from hpcbinder.config import load
 
-        return load({"store.path": self.store, **self.flags} if self.store else self.flags)
+        flags = {"store.path": self.store, **self.flags} if self.store else self.flags
+        return load(flags, options=OPTIONS)
 
     @cached_property
     def catalog(self) -> Catalog:

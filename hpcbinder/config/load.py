@@ -23,6 +23,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     site_file: Path = SITE_FILE,
     user_file: Path | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> Config:
     """Read the configuration from all its places.
 
@@ -32,6 +33,7 @@ def load(
         environ: The environment, `os.environ` when None.
         site_file: The site's TOML; need not exist.
         user_file: The user's TOML; need not exist. None: `config.toml` in the platform's config folder.
+        options: `section.key` -> the option of the command line that a flag was given by, for errors.
 
     Raises:
         UsageError: A file cannot be read or is not TOML, a key is unknown, a value cannot be meant.
@@ -46,7 +48,7 @@ def load(
             *_from_file(site_file, environ),
             *_from_file(user_file, environ),
             *_from_environment(environ, here),
-            *_from_flags(flags or {}, environ, here),
+            *_from_flags(flags or {}, environ, here, options or {}),
         )
     }
     # Only what counts is read: a person must be able to replace a site's "$SCRATCH/…" where SCRATCH is not set.
@@ -87,12 +89,14 @@ def _from_environment(environ: Mapping[str, str], here: Path) -> Iterator[_Raw]:
             raise UsageError("no such setting", where=f"environment {ascii(name)[1:-1]}", hint=_closest(name, known))
 
 
-def _from_flags(flags: Mapping[str, object], environ: Mapping[str, str], here: Path) -> Iterator[_Raw]:
+def _from_flags(
+    flags: Mapping[str, object], environ: Mapping[str, str], here: Path, options: Mapping[str, str]
+) -> Iterator[_Raw]:
     for key, value in flags.items():
         if key not in specs():
             raise KeyError(key)
         if value is not None:
-            yield key, value, Source("flag", environ, here, False)
+            yield key, value, Source("flag", environ, here, False, options.get(key))
 
 
 def _from_file(path: Path, environ: Mapping[str, str]) -> Iterator[_Raw]:

@@ -38,9 +38,11 @@ class Source:
     folder: Path
     splits: bool
     """True where the world only has strings (the environment): a list is then split from one."""
+    option: str | None = None
+    """`--name` of the command line that it was given by: then that is what a person knows it as."""
 
     def refuse(self, key: str, problem: str) -> UsageError:
-        return UsageError(f"{key} {problem}", where=self.origin)
+        return UsageError(f"{self.option or key} {problem}", where=None if self.option else self.origin)
 
 
 Reader = Callable[[str, str, Source], Any]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.sif import is_sif, primary_partition
-from hpcbinder.squashfs import Image
+from hpcbinder.squashfs import Image, is_squashfs
 
 
 def open_image(path: Path) -> Image:
@@ -22,9 +22,13 @@ def squashfs_offset(path: Path) -> int:
     """Where the squashfs begins: in a SIF its primary partition, else the file's start.
 
     Raises:
-        ConvertError: It cannot be read, or a SIF has none.
+        ConvertError: It cannot be read, is neither, or a SIF has none.
     """
-    return primary_partition(path)[0] if looks_like_sif(path) else 0
+    if looks_like_sif(path):
+        return primary_partition(path)[0]
+    if not is_squashfs(path):
+        raise ConvertError("is neither a SIF nor a squashfs image", where=str(path))
+    return 0
 
 
 def looks_like_sif(path: Path) -> bool:

@@ -272,7 +272,10 @@ class Archive:
         stored = self.read(start, word & tree.STORED_SIZE)
         if word & tree.STORED_RAW:
             return stored
-        return self.compressor.decompress(stored, self.superblock.block_size)
+        try:
+            return self.compressor.decompress(stored, self.superblock.block_size)
+        except ConvertError as error:
+            raise ConvertError(error.message, where=self.path, hint=error.hint) from None
 
     def pieces(self, inode: File) -> Iterator[bytes | int]:
         """A file's content in its order: the bytes of a block, or how many bytes are a hole."""

@@ -9,6 +9,19 @@ from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import superblock
 
 
+def is_squashfs(path: Path) -> bool:
+    """Whether a file says that it is a squashfs image.
+
+    Raises:
+        ConvertError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == superblock.MAGIC.to_bytes(4, "little")
+    except OSError as error:
+        raise ConvertError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
 def tables_digest(path: Path, offset: int = 0) -> bytes:
     """SHA-256 of an image's tables: every name, mode, owner and time, and the size and place of every block.
 

@@ -15,12 +15,11 @@ from hpcbinder.image import Platform
 from hpcbinder.model import Entry, ImageConfig
 from hpcbinder.runtime import PLAIN
 from hpcbinder.sif import Kind, Sif
-from hpcbinder.squashfs import Image, tables_digest
+from hpcbinder.squashfs import Image, is_squashfs, tables_digest
 
 _OCI_CONFIG = "oci-config.json"
 _LIMIT = 4 << 20
 _PRIMARY, _SQUASHFS = 2, 1
-_SQUASHFS_MAGIC = b"hsqs"
 
 
 @dataclass(frozen=True)
@@ -113,15 +112,13 @@ def _compressor(path: Path, offset: int) -> str:
 
 
 def _check_squashfs(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise ConvertError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    if not head.startswith(_SQUASHFS_MAGIC):
-        archive = head[257:262] == b"ustar" or head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd"))
-        hint = "an archive is docker-archive:FILE or oci-archive:FILE" if archive else None
-        raise ConvertError("is neither a SIF nor a squashfs image", where=str(path), hint=hint)
+    if is_squashfs(path):
+        return
+    with path.open("rb") as file:
+        head = file.read(512)
+    archive = head[257:262] == b"ustar" or head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd"))
+    hint = "an archive is docker-archive:FILE or oci-archive:FILE" if archive else None
+    raise ConvertError("is neither a SIF nor a squashfs image", where=str(path), hint=hint)
 
 
 def _check_partition(header: Sif, path: Path) -> None:

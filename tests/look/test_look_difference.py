@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from look_support import Item, folder, quiet, sif, squashfs
 
+from hpcbinder.errors import ConvertError
 from hpcbinder.look import differences, open_image
 from hpcbinder.squashfs import Options
 
@@ -88,3 +90,15 @@ def test_content_that_many_files_share_is_compared_once(tmp_path: Path) -> None:
         before.same_content = counted  # type: ignore[method-assign]
         assert list(differences(before, after, quiet)) == []
     assert calls == 1
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    whole, damaged = (
+        squashfs(tmp_path / "a", {"x": Item(b"1" * 9000)}),
+        squashfs(tmp_path / "b", {"x": Item(b"2" * 9000)}),
+    )
+    data = bytearray(damaged.read_bytes())
+    data[96:100] = b"\xff\xff\xff\xff"  # where the first block begins
+    damaged.write_bytes(data)
+    with pytest.raises(ConvertError, match=f"^{damaged}: damaged squashfs block"):
+        found(whole, damaged)

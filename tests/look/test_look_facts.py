@@ -81,7 +81,7 @@ def test_what_a_stranger_wrote_instead_is_left_out(tmp_path: Path) -> None:
 
 def test_a_sif_without_a_readable_root_still_has_its_objects(tmp_path: Path) -> None:
     (tmp_path / "no image").write_bytes(b"encrypted" * 1000)
-    with pytest.raises(ConvertError):
+    with pytest.raises(ConvertError, match="no image: is neither a SIF nor a squashfs image$"):
         inspect(tmp_path / "no image")
     image = squashfs(tmp_path / "image", TREE)
     path = sif(tmp_path / "x.sif", image, *OBJECTS)
