@@ -126,7 +126,7 @@ def convert_source(wish: Wish, config: Config, catalog: Catalog, reporter: Repor
             else:
                 assert opened.squashed is not None
                 compression = _as_it_is(opened.squashed, config)
-                converted = _from_squashfs(opened.squashed, wish, name, work, reporter)
+                converted = _from_squashfs(opened.squashed, opened.tars, wish, name, work, reporter)
             if signer is not None and wish.sign_key is not None:
                 reporter.phase("convert", f"{name}: signing with {wish.sign_key.path}")
                 signer.sign(converted.formats["sif"], wish.sign_key)
@@ -231,7 +231,9 @@ def _from_layers(
     )
 
 
-def _from_squashfs(squashed: Squashed, wish: Wish, name: str, work: Path, reporter: Reporter) -> Converted:
+def _from_squashfs(
+    squashed: Squashed, tars: OciImage | None, wish: Wish, name: str, work: Path, reporter: Reporter
+) -> Converted:
     return rewrap(
         squashed.path,
         offset=squashed.offset,
@@ -243,6 +245,7 @@ def _from_squashfs(squashed: Squashed, wish: Wish, name: str, work: Path, report
         formats=wish.formats,
         reporter=reporter,
         sbom=squashed.sbom if wish.sbom is None else wish.sbom,
+        tars=tars,
     )
 
 

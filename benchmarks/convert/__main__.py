@@ -16,6 +16,7 @@ figures from OCI layouts and from Docker are root's; podman and the starts are a
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import os
 import platform
@@ -68,6 +69,7 @@ def main() -> None:
     parts = options.part or [part for part in PARTS if not quick or part != "start"]
     small = options.image[0] if options.image else "server"
     begin = time.monotonic()
+    compileall.compile_dir(ROOT / "hpcbinder", quiet=2)  # as an installer leaves it
     options.out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         cache = options.cache.absolute()

@@ -20,7 +20,8 @@ class Figure:
     Attributes:
         tool: `hpcbinder`, `apptainer` or `mksquashfs`.
         image: Its name in `images`.
-        source: `oci`, `docker`, `podman`, or `tree` for what umoci unpacked.
+        source: `oci`, `tar` for a layout whose layers are not compressed, `docker`, `podman`, or `tree` for what umoci
+            unpacked.
         compression: `gzip` or `zstd`.
         cached: `nothing`, or `all but the top` layer.
         wall: Seconds.

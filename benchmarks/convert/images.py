@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from benchmarks.convert.layouts import Contents, Layer, Layout, new_layer
+from benchmarks.convert.layouts import Contents, Layer, Layout, new_layer, uncompressed_layer
 from benchmarks.convert.synthetic import big_files, small_files
 from benchmarks.convert.tools import Tools, Unavailable
 from tests.rig.githttp import commit_folder
@@ -84,6 +84,16 @@ class Images:
     def known(self, names: Iterable[str]) -> dict[str, dict[str, int]]:
         """Name -> what is in it, of images that were made, each once."""
         return {name: vars(self.contents(name)) for name in dict.fromkeys(names)}
+
+    def uncompressed(self, name: str, folder: Path) -> Layout:
+        """The same image with its layers as tars."""
+        image, base = Layout(folder), self.get(name)
+        folder.mkdir(parents=True)
+        layers = [uncompressed_layer(layer, folder) for layer in base.layers]
+        image.create(layers, base.config.get("config"))
+        for layer in layers:
+            layer.blob.unlink(missing_ok=True)
+        return image
 
     def with_new_top(self, name: str, folder: Path, number: int) -> Layout:
         """The same image with one layer more, of ten small files that no other number has."""

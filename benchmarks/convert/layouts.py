@@ -22,7 +22,8 @@ TAG = "latest"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
-_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+_TAR = "application/vnd.oci.image.layer.v1.tar"
+_LAYER = f"{_TAR}+gzip"
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,18 @@ class Layout:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         self._blob(digest).write_bytes(data)
         return {"mediaType": media_type, "digest": digest, "size": len(data)}
+
+
+def uncompressed_layer(layer: Layer, folder: Path) -> Layer:
+    """The same layer without its gzip.
+
+    Args:
+        folder: Existing folder for the blob.
+    """
+    blob = folder / f"{layer.diff_id.removeprefix('sha256:')}.layer"
+    with gzip.open(layer.blob) as packed, blob.open("wb") as tar:
+        shutil.copyfileobj(packed, tar, 1 << 20)
+    return Layer(blob, layer.diff_id, layer.diff_id, _TAR)
 
 
 @contextmanager

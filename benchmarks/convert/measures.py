@@ -22,8 +22,9 @@ from benchmarks.convert.tools import (
     mksquashfs,
     unpack,
 )
+from hpcbinder.squashfs import Options
 
-LEVELS = {GZIP: 6, ZSTD: 3}
+LEVELS = {name: Options(name).effective_level for name in (GZIP, ZSTD)}
 """Ours by default, and what mksquashfs is asked for."""
 STARTED = "demo"
 """The image whose Python is started."""
@@ -65,13 +66,17 @@ class Measures:
         for name in names:
             with self._leaving_out(f"{name} from its layout"):
                 layout = self._images.get(name)
-                self._read(layout.folder)
+                plain = self._images.uncompressed(name, self._scratch / "uncompressed")
+                for folder in (layout.folder, plain.folder):
+                    self._read(folder)
                 for _ in range(self._rounds):
                     for compression in (GZIP, ZSTD):
                         self._ours(name, "oci", f"oci:{layout.address}", compression)
+                        self._ours(name, "tar", f"oci:{plain.address}", compression)
                         self._mksquashfs(name, compression)
                     with self._leaving_out(f"{name} by Apptainer"):
                         self._apptainer(name, "oci", f"oci:{layout.folder}")
+                shutil.rmtree(plain.folder)
 
     def from_docker(self, name: str) -> None:
         """An image from Docker's storage."""
@@ -228,7 +233,7 @@ class Measures:
                 unpack(self._images.get(name), unfinished)
                 unfinished.replace(bundle)
             target = self._scratch / "made.squashfs"
-            command = mksquashfs(bundle / "rootfs", target, compression, LEVELS[compression])
+            command = mksquashfs(bundle / "rootfs", target, Options(compression))
             self._read(bundle / "rootfs")
             self._take("mksquashfs", name, "tree", compression, "nothing", command, target)
 

@@ -59,7 +59,7 @@ def _compared(results: Results) -> Any:
     ways: list[tuple[str, str, dict[str, str]]] = [
         ("hpcbinder convert, zstd", _LIGHT, {**OURS, "compression": ZSTD}),
         ("hpcbinder convert, gzip", _BLUE, {**OURS, "compression": GZIP}),
-        ("mksquashfs -6 of the unpacked tree, gzip", _GREY, {"tool": "mksquashfs", "compression": GZIP}),
+        ("mksquashfs of the unpacked tree, gzip", _GREY, {"tool": "mksquashfs", "compression": GZIP}),
         ("apptainer build, gzip (its default)", _RED, THEIRS),
     ]
     images = list(dict.fromkeys(figure.image for figure in results.select(**THEIRS)))

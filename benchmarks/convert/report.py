@@ -17,7 +17,13 @@ from benchmarks.convert.figures import Figure, Results
 
 BEGIN, END = "<!-- figures: written by benchmarks.convert -->", "<!-- end of figures -->"
 _TOOLS = {"hpcbinder": "hpcbinder convert", "mksquashfs": "mksquashfs", "apptainer": "apptainer build"}
-_SOURCES = {"oci": "OCI layout", "docker": "Docker", "podman": "podman", "tree": "unpacked tree"}
+_SOURCES = {
+    "oci": "OCI layout",
+    "tar": "OCI layout, layers uncompressed",
+    "docker": "Docker",
+    "podman": "podman",
+    "tree": "unpacked tree",
+}
 
 
 def text(results: Results) -> str:
@@ -57,10 +63,11 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) ->
 def _machine(results: Results) -> str:
     machine = results.machine
     programs = ", ".join(machine["programs"].values())
+    rounds = "One round" if machine["rounds"] == 1 else f"Medians of {machine['rounds']} rounds"
     loads = [figure.load for figure in results.figures] or [0.0]
     return (
         f"{machine['date']}: {machine['cores']} cores, {machine['memory'] / 1e9:.0f} GB, {machine['system']}, "
-        f"as {machine['user']}; {programs}. Medians of {machine['rounds']} round(s); load before a measurement: median "
+        f"as {machine['user']}; {programs}. {rounds}; load before a measurement: median "
         f"{statistics.median(loads):.1f}, at most {max(loads):.1f}."
     )
 

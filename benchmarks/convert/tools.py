@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.convert.layouts import Layout
+from hpcbinder.squashfs import Options
 from tests.rig import Builder, Rig, RigError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -185,10 +186,11 @@ def apptainer_folders(folder: Path) -> dict[str, str]:
     return {"APPTAINER_CACHEDIR": str(folder / "cache"), "APPTAINER_TMPDIR": str(folder / "tmp")}
 
 
-def mksquashfs(tree: Path, target: Path, compressor: str, level: int) -> list[str]:
-    """mksquashfs with a compressor at a level."""
+def mksquashfs(tree: Path, target: Path, options: Options) -> list[str]:
+    """mksquashfs with the compressor, level and block size that we use."""
     target.unlink(missing_ok=True)
-    how = ["-comp", compressor, "-Xcompression-level", str(level), "-noappend", "-no-progress", "-quiet"]
+    how = ["-comp", options.compressor, "-Xcompression-level", str(options.effective_level)]
+    how += ["-b", str(options.block_size), "-noappend", "-no-progress", "-quiet"]
     return ["mksquashfs", str(tree), str(target), *how]
 
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from hpcbinder.catalog import mark_used
 from hpcbinder.convert.files import make_folder, sync_folder
 from hpcbinder.errors import ConvertError
 from hpcbinder.image import OciImage, check_digest
 from hpcbinder.progress import Reporter
 from hpcbinder.squashfs import Options, write_layer
 
-_FORM = "3"
+_FORM = "4"
 """Part of every name: count it up when the bytes that a layer becomes change."""
 
 
@@ -31,13 +32,15 @@ class LayerCache:
         folder: Shared by all who may use the layers; made if it is not there.
         options: How layers are squashed; part of every file's name.
         jobs: Threads that compress, None for one per usable core.
+        below: Folders of the same kind that are only read.
 
     Attributes:
         squashed: How many layers this one has squashed, rather than found or waited for.
     """
 
-    def __init__(self, folder: Path, options: Options, jobs: int | None = None) -> None:
+    def __init__(self, folder: Path, options: Options, jobs: int | None = None, *, below: Sequence[Path] = ()) -> None:
         self._folder = folder
+        self._below = tuple(below)
         self._options = options
         self._jobs = jobs
         self.squashed = 0
@@ -46,6 +49,14 @@ class LayerCache:
     def path(self, diff_id: str) -> Path:
         """Where a layer is, once it has been squashed."""
         return self._folder / f"{check_digest(diff_id).removeprefix('sha256:')}-{self._parameters}.squashfs"
+
+    def made(self, identity: str) -> Path:
+        """Where a layer that is of no image's tar is, once it has been made."""
+        return self._folder / f"{check_digest(identity).removeprefix('sha256:')}-{self._parameters}-made.squashfs"
+
+    def _find(self, path: Path) -> Path | None:
+        """A layer's file, here or below, if there is one."""
+        return next((place for folder in (self._folder, *self._below) if (place := folder / path.name).exists()), None)
 
     def ensure(self, image: OciImage, scratch: Path, reporter: Reporter) -> list[Path]:
         """Have all layers of an image squashed.
@@ -66,12 +77,12 @@ class LayerCache:
             missing = self.missing(diff_ids)
             # One order for all processes, so that none waits for another in a circle.
             for diff_id in sorted(missing):
-                locks.enter_context(self._lock(diff_id, reporter))
+                locks.enter_context(self._lock(self.path(diff_id), reporter))
             missing = self.missing(missing)
             self.squashed += len(missing)
             if missing:
                 self._squash(image, missing, len(set(diff_ids)), scratch, reporter)
-        return [self.path(diff_id) for diff_id in diff_ids]
+        return [self._use(self.path(diff_id)) for diff_id in diff_ids]
 
     def ensure_made(self, identity: str, make: Callable[[Path], None], scratch: Path, reporter: Reporter) -> Path:
         """Have a layer that is of no image's tar.
@@ -87,19 +98,51 @@ class LayerCache:
         Raises:
             ConvertError, OSError: It cannot be written.
         """
-        path = self.path(identity)
+        path = self.made(identity)
         make_folder(self._folder)
-        if not path.exists():
-            with self._lock(identity, reporter):
+        if self._find(path) is None:
+            with self._lock(path, reporter):
                 if not path.exists():
                     unfinished = scratch / path.name
                     make(unfinished)
                     _publish(unfinished, path)
-        return path
+                    self.squashed += 1
+        return self._use(path)
+
+    def keep(self, unfinished: Path, diff_id: str) -> Path:
+        """Take over a layer that was squashed by the same options.
+
+        Args:
+            unfinished: Its file, on the cache's file system; gone afterwards.
+            diff_id: What squashing it said.
+
+        Returns:
+            Its file.
+
+        Raises:
+            OSError: It cannot be kept.
+        """
+        make_folder(self._folder)
+        path = self.path(diff_id)
+        if self._find(path) is None:
+            _publish(unfinished, path)
+        else:
+            unfinished.unlink()
+        return self._use(path)
+
+    def _use(self, path: Path) -> Path:
+        """A layer that is there, known to be of use now: the rest goes in time (`hpcbinder.gc`)."""
+        found = self._find(path) or path
+        mark_used(found)
+        return found
+
+    def has_made(self, identity: str) -> bool:
+        """Whether a layer that is of no image's tar has been made."""
+        return self._find(self.made(identity)) is not None
 
     def missing(self, diff_ids: Sequence[str]) -> list[str]:
         """Which of some layers have not been squashed yet, each once."""
-        return [diff_id for diff_id in dict.fromkeys(diff_ids) if not self.path(diff_id).exists()]
+        return [diff_id for diff_id in dict.fromkeys(diff_ids) if self._find(self.path(diff_id)) is None]
 
     def _squash(self, image: OciImage, missing: list[str], total: int, scratch: Path, reporter: Reporter) -> None:
         waiting = set(missing)
@@ -122,9 +165,9 @@ class LayerCache:
             raise ConvertError(f"the image does not hold its layer {min(waiting)}")
 
     @contextmanager
-    def _lock(self, diff_id: str, reporter: Reporter) -> Iterator[None]:
+    def _lock(self, layer: Path, reporter: Reporter) -> Iterator[None]:
         """Be the only one who squashes a layer. The lock goes with the process, however that ends."""
-        path = self.path(diff_id).with_suffix(".lock")
+        path = layer.with_suffix(".lock")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             try:
@@ -136,7 +179,7 @@ class LayerCache:
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                     raise  # a file system without locks costs work done twice, no more
             yield
-            if self.path(diff_id).exists():
+            if layer.exists():
                 path.unlink(missing_ok=True)  # who still waits on it finds the layer there
         finally:
             os.close(descriptor)

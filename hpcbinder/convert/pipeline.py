@@ -78,6 +78,7 @@ def convert(
     sbom: bytes | None = None,
     scratch: Path | None = None,
     keep_times: bool = False,
+    tars: OciImage | None = None,
 ) -> Converted:
     """Turn an image into the formats that runtimes take. The same image and arguments give the same bytes.
 
@@ -97,6 +98,7 @@ def convert(
         origin: What the definition file says the image was made from; the image's digest if None.
         jobs: Threads that compress, None for one per usable core.
         layers: Squashed layers, the lowest first, instead of the image's own, which are then not asked for.
+        tars: With `layers`, the same image for what takes tars only; None if it has none but the whole squashfs.
         sbom: What is in the image, as CycloneDX JSON; made from what is found in it if None.
         scratch: Folder on the file system of `layers_dir` for layers that are not finished; `folder` is one if None.
         keep_times: Folders keep the times their layers give them; else those of the build's get `timestamp`.
@@ -109,8 +111,7 @@ def convert(
     with _writing(folder), tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as temporary:
         here = Path(temporary)
         new = 0
-        # Of layers that are squashed only, tars can be made of nothing but the whole.
-        whole = image if layers is None else None
+        whole = image if layers is None else tars
         if whole is not None and set(formats) == {"oci"}:
             return _copied(whole, name, labels, timestamp, origin, here, folder, reporter)
         if layers is None:
@@ -167,6 +168,7 @@ def rewrap(
     reporter: Reporter,
     sbom: bytes | None = None,
     may_link: bool = False,
+    tars: OciImage | None = None,
 ) -> Converted:
     """Turn an image that is converted already into other formats: its squashfs is copied as it is.
 
@@ -185,6 +187,7 @@ def rewrap(
         reporter: Hears of phase `convert`.
         sbom: What is in the image, as CycloneDX JSON.
         may_link: Results may be other names of the file `squashfs`; else they are copies.
+        tars: The same image for what takes tars only; None if that is to be the whole squashfs.
 
     Raises:
         UsageError: A format or name that cannot be meant.
@@ -203,6 +206,7 @@ def rewrap(
             name=name,
             timestamp=timestamp,
             reporter=reporter,
+            image=tars,
             sbom=sbom,
         )
         return Converted(_write(job, formats, here, folder), size, squashfs, offset)

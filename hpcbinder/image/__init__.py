@@ -15,6 +15,7 @@ from hpcbinder.image.manifest import (
 from hpcbinder.image.oci import OciImage, check_digest, dump_config, parse_config, raw_config
 from hpcbinder.image.packages import image_packages
 from hpcbinder.image.squashed import SquashedImage
+from hpcbinder.image.stacked import StackedImage
 from hpcbinder.image.writer import write_docker_archive
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "OciLayout",
     "Platform",
     "SquashedImage",
+    "StackedImage",
     "check_digest",
     "choose",
     "dump_config",

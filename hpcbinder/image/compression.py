@@ -7,7 +7,8 @@ from typing import Any, BinaryIO, cast
 
 from hpcbinder.errors import ConvertError
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 16
+"""Less than readers of gzip and zstd ask for, so that what they read is not copied once more."""
 
 
 def uncompressed(raw: io.RawIOBase, where: str) -> BinaryIO:

@@ -9,15 +9,23 @@ from hpcbinder.squashfs.layer import write_layer
 from hpcbinder.squashfs.merge import merge
 from hpcbinder.squashfs.options import Options
 from hpcbinder.squashfs.output import WriteError
+from hpcbinder.squashfs.stream import HashedStream
+from hpcbinder.squashfs.tar import Member as TarMember
+from hpcbinder.squashfs.tar import TarReader
+from hpcbinder.squashfs.totar import open_tar
 
 __all__ = [
+    "HashedStream",
     "Image",
     "Info",
     "Node",
     "Options",
+    "TarMember",
+    "TarReader",
     "WriteError",
     "is_squashfs",
     "merge",
+    "open_tar",
     "tables_digest",
     "tables_uuid",
     "write_layer",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import tree
-from hpcbinder.squashfs.compressors import Compressor
+from hpcbinder.squashfs.compressors import Buffer, Compressor
 from hpcbinder.squashfs.inodes import MAX_WORDS
 from hpcbinder.squashfs.output import write_at
 from hpcbinder.squashfs.tree import Data
@@ -30,6 +30,18 @@ _AHEAD = 16 << 20
 _BATCH = 512 << 10
 """Bytes that a thread packs in one go: to hand a block from thread to thread costs as much as to pack some of it."""
 _CHUNK = 1 << 20
+_SAMPLE = 4096
+
+
+class _Fragment:
+    """A fragment block that is being filled."""
+
+    __slots__ = ("index", "parts", "size")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.parts: list[bytes] = []
+        self.size = 0
 
 
 class DataWriter:
@@ -53,11 +65,9 @@ class DataWriter:
         self._block_size = block_size
         self._compressor = compressor
         self._zeros = bytes(block_size)
-        self._tail: list[bytes] = []
-        self._tail_size = 0
+        self._open: dict[bytes, _Fragment] = {}
         self._tails: dict[bytes, Data] = {}
         self._fragments: list[tuple[int, int]] = []
-        self._fragment = 0
         self._words = 0
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="squashfs")
         self._batch_size = max(1, _BATCH // block_size)
@@ -65,21 +75,28 @@ class DataWriter:
         # In the order of the output: where blocks belong (a file and the number of its word; None: a fragment), and the
         # packed blocks to come.
         self._places: list[tuple[Data | None, int]] = []
-        self._batch: list[bytes] = []
-        self._waiting: deque[tuple[list[tuple[Data | None, int]], Future[list[tuple[bytes | bytearray, int, int]]]]]
+        self._batch: list[bytes | memoryview] = []
+        self._waiting: deque[tuple[list[tuple[Data | None, int]], Future[list[tuple[Buffer, int, int]]]]]
         self._waiting = deque()
         # The file whose blocks were written last, and what its packed blocks add up to.
         self._file_data: Data | None = None
         self._file_sum = 0
         self._files: dict[tuple[int, int], Data] = {}
 
-    def add(self, size: int, read: Callable[[int], bytes], pass_hole: Callable[[int], int] = lambda unit: 0) -> Data:
+    def add(
+        self,
+        size: int,
+        read: Callable[[int], bytes | memoryview],
+        pass_hole: Callable[[int], int] = lambda unit: 0,
+        group: bytes = b"",
+    ) -> Data:
         """Take one file's content.
 
         Args:
             size: Its bytes.
             read: Gives exactly the next n bytes of it.
             pass_hole: Goes over as many whole units of n bytes as are a hole from here on; says how many.
+            group: Short files of one group share fragment blocks. Each group that there is keeps one block in memory.
 
         Returns:
             Where it is; complete once `finish` has returned.
@@ -89,18 +106,23 @@ class DataWriter:
         """
         if not size:
             return _EMPTY
-        return self._add_tail(read(size)) if size < self._block_size else self._add_blocks(size, read, pass_hole)
+        return self._add_tail(read(size), group) if size < self._block_size else self._add_blocks(size, read, pass_hole)
 
-    def _add_tail(self, content: bytes) -> Data:
+    def _add_tail(self, content: bytes | memoryview, group: bytes) -> Data:
         key = hashlib.sha256(content).digest()
         known = self._tails.get(key)
         if known is not None:
             return known
-        if self._tail_size + len(content) > self._block_size:
-            self._flush_tail()
-        data = self._tails[key] = Data(fragment=self._fragment, offset=self._tail_size)
-        self._tail.append(content)
-        self._tail_size += len(content)
+        fragment = self._open.get(group)
+        if fragment is None or fragment.size + len(content) > self._block_size:
+            if fragment is not None:
+                self._put(None, fragment.index, b"".join(fragment.parts))
+            fragment = self._open[group] = _Fragment(len(self._fragments))
+            self._fragments.append((0, 0))
+        data = self._tails[key] = Data(fragment=fragment.index, offset=fragment.size)
+        # A view would keep all of the stream around it in memory until the block is full.
+        fragment.parts.append(bytes(content))
+        fragment.size += len(content)
         return data
 
     def add_note(self, content: bytes) -> Data:
@@ -109,7 +131,7 @@ class DataWriter:
         Returns:
             Where it is; complete once `finish` has returned.
         """
-        self._flush_tail()
+        self._flush_tails()
         return self._add_blocks(len(content), io.BytesIO(content).read, lambda unit: 0)
 
     @property
@@ -117,14 +139,14 @@ class DataWriter:
         """Where the contents shorter than a block are, by their SHA-256."""
         return self._tails
 
-    def _flush_tail(self) -> None:
-        if self._tail:
-            self._put(None, self._fragment, b"".join(self._tail))
-            self._tail.clear()
-            self._tail_size = 0
-            self._fragment += 1
+    def _flush_tails(self) -> None:
+        for fragment in self._open.values():
+            self._put(None, fragment.index, b"".join(fragment.parts))
+        self._open.clear()
 
-    def _add_blocks(self, size: int, read: Callable[[int], bytes], pass_hole: Callable[[int], int]) -> Data:
+    def _add_blocks(
+        self, size: int, read: Callable[[int], bytes | memoryview], pass_hole: Callable[[int], int]
+    ) -> Data:
         count = -(-size // self._block_size)
         self._words += count
         if self._words > MAX_WORDS:
@@ -139,14 +161,14 @@ class DataWriter:
                 index += holes
                 continue
             block = read(min(self._block_size, size - index * self._block_size))
-            if block == self._zeros[: len(block)]:
+            if not block[0] and bytes(block) == self._zeros[: len(block)]:
                 data.sparse += len(block)
             else:
                 self._put(data, index, block)
             index += 1
         return data
 
-    def _put(self, data: Data | None, index: int, block: bytes) -> None:
+    def _put(self, data: Data | None, index: int, block: bytes | memoryview) -> None:
         self._places.append((data, index))
         self._batch.append(block)
         if len(self._batch) == self._batch_size:
@@ -158,13 +180,14 @@ class DataWriter:
         self._waiting.append((self._places, self._pool.submit(self._pack, self._batch)))
         self._places, self._batch = [], []
 
-    def _pack(self, batch: list[bytes]) -> list[tuple[bytes | bytearray, int, int]]:
-        """Packed blocks, their size words and checksums."""
-        done: list[tuple[bytes | bytearray, int, int]] = []
+    def _pack(self, batch: list[bytes | memoryview]) -> list[tuple[Buffer, int, int]]:
+        """Packed blocks, their size words, and a checksum that unequal ones rarely share."""
+        done: list[tuple[Buffer, int, int]] = []
         for block in batch:
             packed = self._compressor.compress(block)
             if len(packed) < len(block):
-                done.append((packed, len(packed), zlib.crc32(packed)))
+                # How a block ends follows from all of it: in zlib streams with a checksum of the content.
+                done.append((packed, len(packed), zlib.crc32(packed[-_SAMPLE:])))
             else:
                 done.append((block, len(block) | tree.STORED_RAW, zlib.crc32(block)))
         return done
@@ -175,7 +198,7 @@ class DataWriter:
             if data is not self._file_data:
                 self._end_file()
             if data is None:
-                self._fragments.append((self._position, word))
+                self._fragments[index] = (self._position, word)
             else:
                 if self._file_data is None:
                     self._file_data, self._file_sum, data.start = data, 0, self._position
@@ -211,7 +234,7 @@ class DataWriter:
         Returns:
             (start, size word) of each fragment block, and where the data end.
         """
-        self._flush_tail()
+        self._flush_tails()
         self._send()
         while self._waiting:
             self._write_next()

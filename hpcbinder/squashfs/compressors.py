@@ -10,7 +10,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs.options import LEVELS
@@ -24,6 +24,9 @@ XZ_MEMORY = 64 << 20
 """Bytes a stream's dictionary may ask for: squashfs allows dictionaries up to its block size (1 MiB)."""
 
 
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+
+
 class Compressor(Protocol):
     """Packs and unpacks blocks; usable from several threads at once."""
 
@@ -35,7 +38,7 @@ class Compressor(Protocol):
     def options(self) -> bytes:
         """What a reader must be told: the image's compressor options; empty where there is nothing to tell."""
 
-    def compress(self, data: bytes) -> bytes | bytearray:
+    def compress(self, data: Buffer) -> bytes | bytearray:
         """Pack one block."""
 
     def decompress(self, data: bytes, limit: int) -> bytes:
@@ -57,7 +60,7 @@ class Gzip:
     options = b""
 
     def __init__(self, level: int) -> None:
-        self._compress: Callable[[bytes, int], bytes | bytearray]
+        self._compress: Callable[[Buffer, int], bytes | bytearray]
         try:
             import deflate
         except ImportError:
@@ -65,7 +68,7 @@ class Gzip:
         else:
             self._compress, self._level = deflate.zlib_compress, level
 
-    def compress(self, data: bytes) -> bytes | bytearray:
+    def compress(self, data: Buffer) -> bytes | bytearray:
         """See Compressor."""
         return self._compress(data, self._level)
 
@@ -91,7 +94,7 @@ class Zstd:
         self._level = level
         self._thread = threading.local()
 
-    def compress(self, data: bytes) -> bytes | bytearray:
+    def compress(self, data: Buffer) -> bytes | bytearray:
         """See Compressor."""
         packer = getattr(self._thread, "packer", None)
         if packer is None:
@@ -124,7 +127,7 @@ class Xz:
     def __init__(self, level: int) -> None:
         self._level = level
 
-    def compress(self, data: bytes) -> bytes | bytearray:
+    def compress(self, data: Buffer) -> bytes | bytearray:
         """See Compressor."""
         import lzma
 
@@ -158,7 +161,7 @@ class Lz4:
         # without (fs/squashfs/lz4_wrapper.c, lz4_comp_opts).
         self.options = struct.pack("<II", 1, level > 1)
 
-    def compress(self, data: bytes) -> bytes | bytearray:
+    def compress(self, data: Buffer) -> bytes | bytearray:
         """See Compressor."""
         import lz4.block
 
@@ -206,7 +209,7 @@ class Lzo:
         ]  # fmt: skip
         self._decompress.restype = ctypes.c_int
 
-    def compress(self, data: bytes) -> bytes | bytearray:
+    def compress(self, data: Buffer) -> bytes | bytearray:
         """Refuse: no runtime needs new images in lzo.
 
         Raises:

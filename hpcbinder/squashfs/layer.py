@@ -11,11 +11,14 @@ from hpcbinder.process import usable_cores
 from hpcbinder.squashfs import compressors, emit, notes, tar
 from hpcbinder.squashfs.blocks import DataWriter
 from hpcbinder.squashfs.ingest import TreeBuilder
-from hpcbinder.squashfs.memory import no_cycles
+from hpcbinder.squashfs.memory import keep_freed, no_cycles
 from hpcbinder.squashfs.options import Options
 from hpcbinder.squashfs.output import WriteError, finish_image, replacing
 from hpcbinder.squashfs.stream import HashedStream
 from hpcbinder.squashfs.tree import File
+
+_GROUPS = frozenset((b".pyc", b".py", b".pyi", b".js", b".json", b".map", b".so", b".h", b".png", b".svg", b".txt"))
+"""Suffixes of short files that there are many of."""
 
 
 def write_layer(stream: BinaryIO, out: Path, options: Options, *, jobs: int | None = None) -> str:
@@ -36,6 +39,7 @@ def write_layer(stream: BinaryIO, out: Path, options: Options, *, jobs: int | No
     Raises:
         ConvertError: The tar is damaged or has what no image can hold, or `out` cannot be written.
     """
+    keep_freed()
     hashed = HashedStream(stream)
     try:
         with replacing(out) as file, no_cycles():
@@ -52,7 +56,7 @@ def _write(members: tar.TarReader, file: int, options: Options, jobs: int) -> No
     with DataWriter(file, start, options.block_size, compressor, jobs) as writer:
         for member in members:
             try:
-                builder.add(member, writer.add(member.size, members.read, members.pass_hole))
+                builder.add(member, writer.add(member.size, members.view, members.pass_hole, _group(member.name)))
             except WriteError:
                 raise
             except ConvertError as error:
@@ -64,6 +68,12 @@ def _write(members: tar.TarReader, file: int, options: Options, jobs: int) -> No
     metadata, block = emit.assemble(builder.root, fragments, compressor, options.block_size, end)
     # A file that turned out to be another's twin may have been written and taken back behind this end.
     os.ftruncate(file, finish_image(file, 0, metadata, block))
+
+
+def _group(name: bytes) -> bytes:
+    """Short files of one kind pack better together, and are read together: who imports a package reads its bytecode."""
+    suffix = name[name.rfind(b".") :]
+    return suffix if suffix in _GROUPS else b""
 
 
 def _note(builder: TreeBuilder, writer: DataWriter, name: bytes, content: bytes) -> None:

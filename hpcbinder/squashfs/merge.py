@@ -36,7 +36,14 @@ _NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPE
 """What `copy_file_range` fails with where the kernel or a file system cannot do it."""
 
 
-def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0, dated: tuple[int, int] | None = None) -> int:
+def merge(
+    layers: Sequence[Path],
+    out: BinaryIO,
+    *,
+    offset: int = 0,
+    dated: tuple[int, int] | None = None,
+    rooted: bool = False,
+) -> int:
     """Make one image of layers that `write_layer` made.
 
     The bytes depend on the layers and `dated` only. Hard links stay, and `user.*` extended attributes.
@@ -49,6 +56,7 @@ def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0, dated: tupl
         dated: (since, to), Unix times (s): directories of `since` or newer get the time `to`. A directory that both an
             engine (for COPY, for mounts) and a build step changed has the time of the build or the step's fixed one,
             as it came about.
+        rooted: All belongs to root, for a namespace that has nobody else.
 
     Returns:
         The image's bytes, padded to a multiple of 4096.
@@ -69,10 +77,12 @@ def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0, dated: tupl
         uppers = [archive.load(index) for index, archive in enumerate(archives)]
         contents = Contents(archives, uppers)
         for archive, upper in zip(archives, uppers, strict=True):
-            apply(root, upper, _links(archive, upper))
+            apply(root, upper, links_of(archive, upper))
         contents.share(root)
         if dated is not None:
             _date(root, *dated)
+        if rooted:
+            _own(root)
         first = archives[0]
         mover = _Mover(archives, out.fileno(), offset, emit.begin(out.fileno(), offset, first.compressor))
         for data in _contents(root):
@@ -90,6 +100,15 @@ def merge(layers: Sequence[Path], out: BinaryIO, *, offset: int = 0, dated: tupl
     return size
 
 
+def _own(root: Directory) -> None:
+    stack: list[Inode] = [root]
+    while stack:
+        inode = stack.pop()
+        inode.uid = inode.gid = 0
+        if isinstance(inode, Directory):
+            stack.extend(inode.entries.values())
+
+
 def _agree(archives: Sequence[Archive]) -> None:
     first = archives[0].superblock
     if first.compressor not in compressors.WRITABLE:
@@ -104,7 +123,12 @@ def _agree(archives: Sequence[Archive]) -> None:
             )
 
 
-def _links(archive: Archive, root: Directory) -> list[tuple[bytes, bytes]]:
+def links_of(archive: Archive, root: Directory) -> list[tuple[bytes, bytes]]:
+    """A layer's hard links to what it has not: (path, path of the other name).
+
+    Raises:
+        ConvertError: The layer is damaged.
+    """
     inode = root.entries.get(notes.LINKS)
     if not isinstance(inode, File):
         return []
@@ -127,7 +151,7 @@ def apply(root: Directory, upper: Directory, links: Sequence[tuple[bytes, bytes]
     Raises:
         ConvertError: A hard link's other name is not there.
     """
-    before = [_find(root, target) for _, target in links]
+    before = [find(root, target) for _, target in links]
     stack = [(root, upper)]
     while stack:
         lower, over = stack.pop()
@@ -152,15 +176,16 @@ def apply(root: Directory, upper: Directory, links: Sequence[tuple[bytes, bytes]
                 there.xattrs = inode.xattrs
             stack.append((there, inode))
     for (path, target), lower_inode in zip(links, before, strict=True):
-        found = _find(root, target) or lower_inode
+        found = find(root, target) or lower_inode
         folder, _, name = path.rpartition(b"/")
-        parent = _find(root, folder) if folder else root
+        parent = find(root, folder) if folder else root
         if found is None or isinstance(found, Directory) or not isinstance(parent, Directory):
             raise ConvertError(f"hard link {os.fsdecode(path)!r} leads to {os.fsdecode(target)!r}, which no layer has")
         parent.entries[name] = found
 
 
-def _find(root: Directory, path: bytes) -> Inode | None:
+def find(root: Directory, path: bytes) -> Inode | None:
+    """What a tree has at a path."""
     here: Inode | None = root
     for name in path.split(b"/"):
         here = here.entries.get(name) if isinstance(here, Directory) else None

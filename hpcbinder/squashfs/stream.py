@@ -50,6 +50,14 @@ class HashedStream:
             length -= self._at
         return b"".join(parts)
 
+    def view(self, length: int) -> bytes | memoryview:
+        """As `read`, but without copying where that can be; what is not looked at any more must be let go of."""
+        at = self._at
+        if at + length > len(self._chunk):
+            return self.read(length)
+        self._at = at + length
+        return memoryview(self._chunk)[at : self._at]
+
     def skip(self, length: int) -> int:
         """Go over the next `length` bytes; returns how many there were."""
         end = self._at + length

@@ -254,6 +254,20 @@ class TarReader:
                 self._extent += 1
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def view(self, length: int) -> bytes | memoryview:
+        """As `read`, but a part of what was read ahead where that can be.
+
+        Raises:
+            ConvertError: The tar is cut off.
+        """
+        if self._member is None or self._member.extents is not None:
+            return self.read(length)
+        data = self._stream.view(length)
+        if len(data) != length:
+            raise ConvertError("damaged tar: it is cut off")
+        self._stored -= length
+        return data
+
     def pass_hole(self, unit: int) -> int:
         """Go over as many whole units of the current member's content as are a hole from here on.
 

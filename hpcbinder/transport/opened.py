@@ -6,18 +6,22 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcbinder.catalog import Catalog
 from hpcbinder.config import Config
-from hpcbinder.engine import Engine, engines_named
 from hpcbinder.errors import BuildError, CatalogError, ConvertError, UsageError
 from hpcbinder.image import DockerArchive, OciImage, OciLayout, Platform
 from hpcbinder.progress import Reporter
-from hpcbinder.registry import Registry, parse_reference
 from hpcbinder.text import one_line
 from hpcbinder.transport.address import Address
 from hpcbinder.transport.archives import unpacked
 from hpcbinder.transport.squashed import Squashed, squashed_entry, squashed_file
+
+if TYPE_CHECKING:
+    from hpcbinder.engine import Engine
+
+# Engines, registries and builders take longer to import than a small image does to convert: only who needs one does it.
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,13 @@ class Opened:
         name: What to call its files, `[A-Za-z0-9._-]+`.
         image: Its layers and what it is.
         squashed: It is converted already.
+        tars: Of one that is converted already, its layers for what takes tars only, if they are there.
     """
 
     name: str
     image: OciImage | None = None
     squashed: Squashed | None = None
+    tars: OciImage | None = None
 
 
 def open_source(
@@ -78,6 +84,8 @@ def _open(
     if transport == "containers-storage":
         return Opened(_reference_name(location), image=_containers(location, config, scratch, reporter))
     if transport == "docker":
+        from hpcbinder.registry import Registry, parse_reference
+
         registry = Registry(config.site, config.registry, reporter=reporter)
         image = registry.pull(parse_reference(location), platform or Platform.here(), scratch)
         return Opened(_reference_name(location), image=image)
@@ -89,7 +97,7 @@ def _open(
         return Opened(_file_name(path, address.name), image=image_of)
     if _is_there(path):
         return Opened(_file_name(path, None), squashed=squashed_file(path))
-    return _entry(location, catalog)
+    return _entry(location, catalog, config, reporter)
 
 
 def _is_there(path: Path) -> bool:
@@ -103,7 +111,7 @@ def _nothing() -> Squashed:
     raise AssertionError("an opened image is one of two")
 
 
-def _entry(location: str, catalog: Catalog) -> Opened:
+def _entry(location: str, catalog: Catalog, config: Config, reporter: Reporter) -> Opened:
     if "/" in location:
         hint = (
             None if location.startswith(("/", ".")) else f"an image of a registry is docker://{one_line(location, 120)}"
@@ -116,10 +124,15 @@ def _entry(location: str, catalog: Catalog) -> Opened:
             f"there is no file {one_line(location, 120)!r}, and {error.message}",
             hint=error.hint or f"an image of a registry is docker://{one_line(location, 120)}",
         ) from None
-    return Opened(entry.id, squashed=squashed_entry(entry))
+    from hpcbinder.builders import assembled_image
+
+    tars = assembled_image(entry, catalog, config, reporter)
+    return Opened(entry.id, squashed=squashed_entry(entry), tars=tars)
 
 
 def _docker(name: str, config: Config, scratch: Path, reporter: Reporter) -> OciImage:
+    from hpcbinder.engine import engines_named
+
     return _held("docker", "Docker", list(engines_named("docker", config, reporter)), name, scratch)
 
 
@@ -127,6 +140,8 @@ def _containers(name: str, config: Config, scratch: Path, reporter: Reporter) ->
     there = [program for program in ("podman", "buildah") if shutil.which(program)]
     if not there:
         raise BuildError("neither podman nor buildah is installed, which know where containers-storage is")
+    from hpcbinder.engine import engines_named
+
     engines = [engine for program in there for engine in engines_named(program, config, reporter)]
     return _held("podman", " or ".join(there), engines, name, scratch)
 

@@ -19,6 +19,8 @@ from squashfs_support import MEMORY, Item, directory, in_image, make_tar, merged
 
 from hpcbinder.errors import ConvertError, UsageError
 from hpcbinder.squashfs import Image, Options, compressors, write_layer
+from hpcbinder.squashfs.archive import Archive
+from hpcbinder.squashfs.tree import File
 
 EVERYTHING = {
     "./": directory(0o755, mtime=3),
@@ -95,6 +97,21 @@ def test_golden_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "merged.sqfs": "e05cd34c8141d22e941071d0c83dcba9144ff75f7fdf890c3a265374944cff17",
     }
     assert {name: hashlib.sha256((image.parent / name).read_bytes()).hexdigest() for name in golden} == golden
+
+
+def test_short_files_of_a_kind_share_blocks(tmp_path: Path) -> None:
+    names = [f"{n}{suffix}" for n in range(200) for suffix in (".py", ".pyc", "")]
+    layer = squash(make_tar({name: Item(content=name.encode() * 400) for name in names}), tmp_path / "l")
+    archive = Archive(layer)
+    with archive:
+        root = archive.load()
+        blocks: dict[str, set[int]] = {}
+        for name in names:
+            inode = root.entries[name.encode()]
+            assert isinstance(inode, File) and archive.content(inode) == name.encode() * 400
+            blocks.setdefault(name.lstrip("0123456789"), set()).add(inode.data.fragment)
+    assert all(len(those) > 1 for those in blocks.values())
+    assert not (blocks[".py"] & blocks[".pyc"] or blocks[".py"] & blocks[""] or blocks[".pyc"] & blocks[""])
 
 
 def test_the_same_content_is_stored_once(tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ def test_directories_of_the_build_get_one_time_and_nothing_else_does(tmp_path: P
     assert tables_digest(out) != tables_digest(layers[0])
 
 
+def test_all_can_belong_to_root(tmp_path: Path) -> None:
+    tar = make_tar({"d": directory(uid=5, gid=6), "d/file": Item(uid=7, gid=8, mode=0o2755)})
+    layer = squash(tar, tmp_path / "layer")
+    with (tmp_path / "image").open("w+b") as out:
+        merge([layer], out, rooted=True)
+    with Image.open(tmp_path / "image") as image:
+        assert {(node.uid, node.gid) for _, node in image.walk()} == {(0, 0)}
+        assert dict(image.walk())["d/file"].mode == 0o2755
+
+
 def test_a_hard_link_is_broken_when_one_of_its_names_is_copied_up(tmp_path: Path) -> None:
     lower = make_tar({"a": Item(content=b"same"), "b": Item("link", target="a"), "c": Item("link", target="a")})
     seen = in_image(merged([lower, make_tar({"b": Item(content=b"own")})], tmp_path))
