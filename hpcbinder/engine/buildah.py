@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,8 @@ class BuildahEngine(ContainersEngine):
             for container in self._json("containers", "--json") or ()
         ]
 
-    def _take_away(self, containers: Sequence[str]) -> None:
-        self._run("rm", *containers)
+    def _take_away(self, container: str) -> None:
+        self._run("rm", container)
 
 
 @contextmanager

@@ -11,16 +11,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from hpcbinder.config import redact
 from hpcbinder.errors import BuildError
+from hpcbinder.output import clean, telling
 from hpcbinder.text import one_line
 
 _KEPT = 60
 """Lines of each step's output that are remembered."""
-
-_TELLING = re.compile(
-    r"error|fatal|fail|not found|no such|denied|refused|cannot|could not|conflict|because|×|╰|^E:", re.I
-)
 
 
 @dataclass
@@ -99,27 +95,3 @@ class BuildLog:
             return _Vertex(self._titles.get(source[1], source[1]), True)
         is_step = re.match(r"\[.*\] (RUN|COPY|ADD|WORKDIR)\b", header) is not None
         return _Vertex(one_line(re.sub(r"^\[[^\]]*\] ", "", header) if is_step else header, 120), is_step)
-
-
-def clean(raw: bytes, hidden: Collection[str], prefix: str = "") -> str:
-    """A line of output, safe to print: no control characters, no passwords, of a progress bar its last state.
-
-    Args:
-        hidden: Texts that must never be shown, the longest first.
-        prefix: Regular expression of what stays in front of a progress bar.
-    """
-    text = raw.decode("utf-8", "replace").rstrip("\r\n")
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    before = re.match(prefix, text)
-    if "\r" in text:  # a progress bar: what stood last is what a terminal shows
-        text = (before[0] if before else "") + text.rsplit("\r", 1)[1]
-    for secret in hidden:
-        text = text.replace(secret, "***")
-    return one_line(redact(text))
-
-
-def telling(lines: Collection[str]) -> list[str]:
-    """Up to three lines from the end of a step's output that say what went wrong."""
-    end = [line.strip() for line in lines][-15:]
-    marked = [line for line in end if _TELLING.search(line)]
-    return (marked or end)[-3:]

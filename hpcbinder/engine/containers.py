@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -152,8 +152,8 @@ class ContainersEngine(ABC):
         """Id, name and image's id of the containers that builds left."""
 
     @abstractmethod
-    def _take_away(self, containers: Sequence[str]) -> None:
-        """Remove containers by their ids."""
+    def _take_away(self, container: str) -> None:
+        """Remove a container by its id."""
 
     @abstractmethod
     def save(self, ref: str, archive: Path) -> None:
@@ -373,18 +373,18 @@ class ContainersEngine(ABC):
                     self._sweep(folder)
 
     def _sweep(self, folder: Path) -> None:
-        try:
+        # Each by itself: one that cannot be taken away now, and which the next build tries again, keeps none of the
+        # others here.
+        with suppress(BuildError):
             left = self._left_over()
-            if left:
-                ours = self.storage.holders(OURS)
-                ids = [id_ for id_, name, image in left if image in ours and _WORKING.search(name)]
-                if ids:
-                    self._take_away(ids)
-            stale = [str(path) for path in folder.glob("buildah[0-9]*")]
-            if stale:
-                subprocess.run([*self._inside(), "rm", "-rf", "--", *stale], env=self._env(), capture_output=True)
-        except BuildError:
-            pass  # the next one tries again
+            ours = self.storage.holders(OURS) if left else set()
+            for container in [id_ for id_, name, image in left if image in ours and _WORKING.search(name)]:
+                with suppress(BuildError):
+                    self._take_away(container)
+        stale = [str(path) for path in folder.glob("buildah[0-9]*")]
+        if stale:
+            with suppress(BuildError):
+                self._execute([*self._inside(), "rm", "-rf", "--", *stale])
 
     def _check_version(self) -> str:
         said = self._try("--version").stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,5 +64,5 @@ class PodmanEngine(ContainersEngine):
             found.append((str(container["Id"]), str(names[0]), str(container.get("ImageID") or "")))
         return found
 
-    def _take_away(self, containers: Sequence[str]) -> None:
-        self._run("rm", "--force", *containers)  # those of a killed build count as mounted
+    def _take_away(self, container: str) -> None:
+        self._run("rm", "--force", container)  # one of a killed build counts as mounted

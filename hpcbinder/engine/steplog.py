@@ -13,9 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
-from hpcbinder.engine.buildlog import clean, telling
 from hpcbinder.engine.pinned import unpinned
 from hpcbinder.errors import BuildError
+from hpcbinder.output import clean, telling
 from hpcbinder.text import one_line
 
 _KEPT = 60

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from hpcbinder import contract
 from hpcbinder.config import RuntimeConfig
@@ -18,18 +17,21 @@ from hpcbinder.errors import RunError
 from hpcbinder.model import Entry
 from hpcbinder.runtime.choose import PLAIN, Choice, mounting, pick_runtime
 from hpcbinder.runtime.compression import Compression, choose_compression
+from hpcbinder.runtime.describing import describe
 from hpcbinder.runtime.kernel import KernelSquashfs, kernel_squashfs
 from hpcbinder.runtime.lab import lab_argv
 from hpcbinder.runtime.launch.environment import host_environment
-from hpcbinder.runtime.launch.main import FORMAT, prepare
+from hpcbinder.runtime.launch.main import prepare
 from hpcbinder.runtime.launch.prologue import environment_after
 from hpcbinder.runtime.launch.runtimes import PROGRAMS, find
 from hpcbinder.runtime.launch.supervise import supervise
 from hpcbinder.runtime.launch.values import Bind, Command, LaunchError, Request, Runtime, parse_bind
 from hpcbinder.runtime.launch.values import Image as RuntimeImage
 from hpcbinder.runtime.mounts import apptainer_settings, is_setuid
+from hpcbinder.runtime.secluded import Ended, Secluded
 from hpcbinder.runtime.sif import inspect
 from hpcbinder.runtime.signing import Key, Signer, read_private_key, read_public_key
+from hpcbinder.runtime.workshop import Workshop, workshop
 
 __all__ = [
     "PLAIN",
@@ -37,12 +39,15 @@ __all__ = [
     "Choice",
     "Command",
     "Compression",
+    "Ended",
     "KernelSquashfs",
     "Key",
     "Request",
     "Runtime",
     "RuntimeImage",
+    "Secluded",
     "Signer",
+    "Workshop",
     "apptainer_settings",
     "choose_compression",
     "command",
@@ -58,6 +63,7 @@ __all__ = [
     "read_private_key",
     "read_public_key",
     "run_argv",
+    "workshop",
 ]
 
 
@@ -114,59 +120,6 @@ def installed(settings: RuntimeConfig, environ: Mapping[str, str]) -> dict[str, 
     except LaunchError as error:
         raise RunError(str(error)) from error
     return {name: find(name, after) for name in PROGRAMS}
-
-
-def describe(
-    entry: Entry,
-    settings: RuntimeConfig,
-    *,
-    argv: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Everything a launcher needs to know to run a command in an image later, on another node, without hpcbinder.
-
-    Args:
-        entry: The image.
-        settings: Configuration: which runtime, binds, environment, GPU, prologue.
-        argv: The command inside; `{connection_file}` in it is replaced at the start.
-        env: Variables to set for it, not secret.
-        environ: The host's environment, `os.environ` when None.
-
-    Returns:
-        The JSON object of a launch.json (`hpcbinder.runtime.launch.main.prepare` documents it).
-
-    Raises:
-        RunError: No runtime here can run the image, the prologue fails, or a setting cannot be meant.
-    """
-    try:
-        after = environment_after(settings.prologue, host_environment(os.environ if environ is None else environ))
-        for bind in settings.binds:
-            parse_bind(bind)
-    except LaunchError as error:
-        raise RunError(str(error)) from error
-    choice = pick_runtime(settings.name, entry, environ=after)
-    if choice.runtime.name == "charliecloud" and settings.gpu not in ("auto", "none"):
-        raise RunError("Charliecloud cannot bring the host's GPU libraries into a squashfs", hint="use Apptainer")
-    return {
-        "format": FORMAT,
-        "runtime": choice.runtime.name,
-        "program": choice.runtime.program,
-        "reason": choice.reason,
-        "image": {
-            "id": choice.image.id,
-            "location": choice.image.location,
-            "entrypoint": choice.image.entrypoint,
-            "env": dict(choice.image.env),
-            "mount_points": list(choice.image.mount_points),
-        },
-        "argv": list(argv),
-        "env": dict(env or {}),
-        "binds": list(settings.binds),
-        "environment": list(settings.environment),
-        "gpu": settings.gpu,
-        "prologue": list(settings.prologue),
-    }
 
 
 def run_argv(

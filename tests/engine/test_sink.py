@@ -216,7 +216,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
 ) -> tuple[int, dict[str, str]]:
     """One request on a connection of its own, a body in pieces sent in chunks: (status, headers)."""
-    connection = http.client.HTTPConnection(sink.repository.partition("/")[0], timeout=20)
+    connection = http.client.HTTPConnection(sink.repository.partition("/")[0], timeout=120)
     pieces = body is not None and not isinstance(body, bytes)
     coding = {"Transfer-Encoding": "chunked"} if pieces else {}
     try:
@@ -325,7 +325,7 @@ def test_a_folder_that_takes_nothing_is_an_answer(sink: Sink, tmp_path: Path) ->
 
 def test_a_daemon_that_tries_https_first_is_not_kept_waiting(sink: Sink) -> None:
     host, _, port = sink.repository.partition("/")[0].partition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=120) as connection:
         connection.sendall(b"\x16\x03\x01\x02\x00")
         assert connection.recv(1) == b""
 
@@ -333,10 +333,10 @@ def test_a_daemon_that_tries_https_first_is_not_kept_waiting(sink: Sink) -> None
 def test_connections_end_with_it(tmp_path: Path) -> None:
     with Sink(tmp_path) as sink:
         host, _, port = sink.repository.partition("/")[0].partition(":")
-        connection = socket.create_connection((host, int(port)), timeout=20)
+        connection = socket.create_connection((host, int(port)), timeout=120)
         ask(sink, "GET", "/v2/")
     with connection:
         assert connection.recv(1) == b""
     with pytest.raises(OSError):
-        socket.create_connection((host, int(port)), timeout=20)
+        socket.create_connection((host, int(port)), timeout=120)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,69 @@
+"""What a launcher must know of an image, as data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpcbinder.config import RuntimeConfig
+from hpcbinder.errors import RunError
+from hpcbinder.model import Entry
+from hpcbinder.runtime.choose import pick_runtime
+from hpcbinder.runtime.launch.environment import host_environment
+from hpcbinder.runtime.launch.main import FORMAT
+from hpcbinder.runtime.launch.prologue import environment_after
+from hpcbinder.runtime.launch.values import LaunchError, parse_bind
+
+
+def describe(
+    entry: Entry,
+    settings: RuntimeConfig,
+    *,
+    argv: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Everything a launcher needs to know to run a command in an image later, on another node, without hpcbinder.
+
+    Args:
+        entry: The image.
+        settings: Configuration: which runtime, binds, environment, GPU, prologue.
+        argv: The command inside; `{connection_file}` in it is replaced at the start.
+        env: Variables to set for it, not secret.
+        environ: The host's environment, `os.environ` when None.
+
+    Returns:
+        The JSON object of a launch.json (`hpcbinder.runtime.launch.main.prepare` documents it).
+
+    Raises:
+        RunError: No runtime here can run the image, the prologue fails, or a setting cannot be meant.
+    """
+    try:
+        after = environment_after(settings.prologue, host_environment(os.environ if environ is None else environ))
+        for bind in settings.binds:
+            parse_bind(bind)
+    except LaunchError as error:
+        raise RunError(str(error)) from error
+    choice = pick_runtime(settings.name, entry, environ=after)
+    if choice.runtime.name == "charliecloud" and settings.gpu not in ("auto", "none"):
+        raise RunError("Charliecloud cannot bring the host's GPU libraries into a squashfs", hint="use Apptainer")
+    return {
+        "format": FORMAT,
+        "runtime": choice.runtime.name,
+        "program": choice.runtime.program,
+        "reason": choice.reason,
+        "image": {
+            "id": choice.image.id,
+            "location": choice.image.location,
+            "entrypoint": choice.image.entrypoint,
+            "env": dict(choice.image.env),
+            "mount_points": list(choice.image.mount_points),
+        },
+        "argv": list(argv),
+        "env": dict(env or {}),
+        "binds": list(settings.binds),
+        "environment": list(settings.environment),
+        "gpu": settings.gpu,
+        "prologue": list(settings.prologue),
+    }
