@@ -11,8 +11,9 @@ from pathlib import Path
 
 from hpcbinder import __version__
 from hpcbinder.bases import Bases
-from hpcbinder.builders import ASSEMBLED, build_image
+from hpcbinder.builders import ASSEMBLED, Built, build_image
 from hpcbinder.catalog import Catalog, LogBook
+from hpcbinder.conda import CondaResolver
 from hpcbinder.config import Config
 from hpcbinder.convert import convert
 from hpcbinder.converting import add_formats, can_add
@@ -87,6 +88,9 @@ def plan_source(
     with clock("plan"):
         bases = Bases(config, architecture, reporter, refresh=request.refresh)
         resolver = Resolver(config.store.path, config.site, refresh=request.refresh, reporter=reporter, given=given)
+        conda = CondaResolver(
+            config.store.path, config.conda, config.site, refresh=request.refresh, reporter=reporter, given=given
+        )
         plan = make_plan(
             checkout,
             packs=_packs(config, reporter),
@@ -96,6 +100,7 @@ def plan_source(
             suites=config.bases.suites,
             pythons=bases.pythons,
             resolver=resolver if request.lock else None,
+            conda=conda if request.lock else None,
             stand=bases.stand,
             outside=bases.outside,
         )
@@ -181,6 +186,12 @@ def _logged(id_: str, catalog: Catalog, book: LogBook) -> Iterator[None]:
         raise
 
 
+def _ran(built: Built) -> dict[str, str]:
+    """What of an assembled image had to be run, and by whom, as the catalog has it."""
+    by = ", ".join(dict.fromkeys(filter(None, built.ran.values())))
+    return {"ran": ", ".join(built.ran), **({"ran_by": by} if by else {})} if built.ran else {}
+
+
 def _lacking(entry: Entry | None, config: Config) -> tuple[str, ...]:
     """The formats that somebody asked for, which an image is not there in; defaults are nobody's wish."""
     if entry is None or config.origins.get("build.formats", "default") == "default":
@@ -225,6 +236,7 @@ def _make(
             reporter=reporter,
             origin=built.name,
             layers=built.layers,
+            tars=built.tars,
         )
         with converted.open() as files:
             kernels = image_kernels(files, image.config.env, foreign=plan.own is not None)
@@ -238,7 +250,7 @@ def _make(
         subdir=plan.subdir,
         buildpacks=plan.packs,
         base=plan.base,
-        image={"name": built.name, "digest": image.config.digest, "engine": built.builder},
+        image={"name": built.name, "digest": image.config.digest, "engine": built.builder, **_ran(built)},
         config=image.config,
         formats={name: str(path) for name, path in converted.formats.items()},
         kernels=kernels,

@@ -124,6 +124,29 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class WantedConda:
+    """An environment of conda packages that a step is to make, as the repository asks for it.
+
+    Attributes:
+        specs: Match specs (`numpy >=1.26`), without channels; in `exact` mode nothing.
+        channels: Names and URLs of channels, the most important first; none for the site's.
+        exact: URLs of packages with `#HASH` behind them, all there are to be, from an explicit list.
+        extras: Names that are installed too where the channels have them.
+        python: `X.Y` that is taken where the specs do not say which, if it can be.
+        architecture: OCI name (`amd64`).
+        suite: Debian suite of the base, whose C library the packages must run with.
+    """
+
+    specs: tuple[str, ...]
+    channels: tuple[str, ...]
+    exact: tuple[str, ...]
+    extras: tuple[str, ...]
+    python: str
+    architecture: str
+    suite: str
+
+
+@dataclass(frozen=True)
 class LockedPackage:
     """One package of a lock.
 
@@ -131,27 +154,33 @@ class LockedPackage:
         name: Normalised (PEP 503).
         version: As the index has it.
         hashes: `sha256:…` of the files that may be taken for it, sorted; at least one.
-        url: https URL of the wheel if it does not come from the index, else "".
+        url: https URL of the wheel if it does not come from the index, else "". Of a conda package where it is.
+        build: Of a conda package its build string (`py312h6a678d5_0`), else "".
+        size: Of a conda package how many bytes it has, if that is known, else 0.
     """
 
     name: str
     version: str
     hashes: tuple[str, ...]
     url: str = ""
+    build: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True)
 class Lock:
-    """What an install step installs, exactly, for one interpreter and platform: wheels only, each with its hashes.
+    """What an install step installs, exactly, for one interpreter and platform: wheels or conda packages, each with its
+    hashes.
 
     Attributes:
-        ecosystem: `pypi`.
+        ecosystem: `pypi` or `conda`.
         origin: `resolved`, or the repository's lock file it was read from.
         python: `X.Y` it holds for.
         platform: What it holds for, as uv names it (`x86_64-manylinux_2_36`).
         packages: Sorted by name.
         layers: Names of the packages in the order of the layers they are unpacked in: first those an environment made
-            before has already, then what this one adds. Together they are all of `packages`.
+            before has already, then what this one adds. Together they are all of `packages`. Conda packages are one
+            layer, in the order they are linked in: what others depend on comes first.
         unresolved: Normalised names of packages that cannot be had as wheels: they are built in the image's own build,
             with what is locked as constraints.
         inputs: Fingerprint of what was asked for; "" for one that was read from a file of the repository.
@@ -219,6 +248,23 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """Packages that a step builds and installs, as far as they are known before. All are names of the step's `data`.
+
+    Attributes:
+        alone: Requirement lines, each installed for itself: what they depend on is installed otherwise; "" for none.
+        together: Requirement lines that are installed with all they depend on.
+        limits: Constraints; the versions that are there already are among them (`name==version`).
+        targets: Projects among the files the step reads, one a line: `plain`, folder, extras, by tabs; "" for none.
+    """
+
+    alone: str = ""
+    together: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    targets: str = ""
+
+
+@dataclass(frozen=True)
 class Assembly:
     """What a step leaves in the image, as data: for a builder that runs nothing. The step's script does the same.
 
@@ -230,6 +276,11 @@ class Assembly:
         python: `X.Y.Z` of that environment's interpreter.
         wheels: Name in the step's `data` of a requirements file with hashes: wheels to unpack into the environment; ""
             for none.
+        conda: Name in the step's `data` of a list of conda packages (`plan.conda_list`) that are the environment; ""
+            for none. No engine makes such a step: there the script only says so.
+        system: Name in the step's `data` of a list of Debian packages: the script is run where they were not installed
+            on the same base before, and it runs nothing of the repository; "" for none.
+        sources: What it builds: that is run apart, without a network, and its wheels are unpacked; None for nothing.
         without: Globs of what the image does not get of them (`fnmatch`: `*` also matches `/`).
         but: Globs of what it gets of that all the same.
         edits: Changes of what they brought.
@@ -240,6 +291,9 @@ class Assembly:
     interpreter: str = ""
     python: str = ""
     wheels: str = ""
+    conda: str = ""
+    system: str = ""
+    sources: Sources | None = None
     without: tuple[str, ...] = ()
     but: tuple[str, ...] = ()
     edits: tuple[Edit, ...] = ()
@@ -501,7 +555,8 @@ class Entry:
     """The catalog's record of one image; `record.json` in its folder is exactly this.
 
     Attributes:
-        image: `{"name": tag in the engine, "digest": "sha256:…", "engine": its name}`.
+        image: `{"name": tag in the engine, "digest": "sha256:…", "engine": its name}`; of one that was assembled, but
+            for some steps, also `ran`, their names, and `ran_by`, who ran them (none if all were run before).
         formats: Format (`sif`, `squashfs`, `shifter` …) -> path, relative to the entry's folder in the record, absolute
             once loaded.
         size: Bytes of the squashfs.
@@ -512,6 +567,8 @@ class Entry:
         pushed: Reference in a registry -> digest it was given there.
         python: The environment's interpreter, None where it was not recorded.
         compression: `{"name": compressor and level ("gzip:6"), "why": sentence}`; {} where it was not recorded.
+        parent: Id of the image that this one is with packages added; "" for one that was built.
+        added: What was added to it or changed there: `numpy 2.2.6`.
     """
 
     id: str
@@ -538,3 +595,5 @@ class Entry:
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     python: Python | None = None
     compression: Mapping[str, str] = field(default_factory=dict)
+    parent: str = ""
+    added: tuple[str, ...] = ()

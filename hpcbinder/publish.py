@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from hpcbinder.builders import ASSEMBLED, assembled_image
 from hpcbinder.catalog import Catalog
 from hpcbinder.config import Config
 from hpcbinder.engine import pick_engine
@@ -45,8 +46,8 @@ class Pushed:
 def publish(entry: Entry, reference: Reference, config: Config, catalog: Catalog, reporter: Reporter) -> Pushed:
     """Push an image, and note in the catalog that it was.
 
-    Its layers are those in the engine that built it. When that has it no more, the files of the catalog's squashfs
-    become an image of one layer.
+    Its layers are those in the engine that built it, or what it was assembled of. When they are there no more, the
+    files of the catalog's squashfs become an image of one layer.
 
     Args:
         reference: Where to; without a tag it gets the hex digits of the image's id.
@@ -57,7 +58,7 @@ def publish(entry: Entry, reference: Reference, config: Config, catalog: Catalog
     """
     place = reference if reference.tag else reference.tagged(entry.id.rpartition("-")[2])
     with catalog.temporary() as scratch:
-        image = _Dated(_content(entry, config, scratch, reporter), entry)
+        image = _Dated(_content(entry, config, catalog, scratch, reporter), entry)
         registry = Registry(config.site, config.registry, reporter=reporter)
         digest = registry.push(image, place, scratch=scratch, known=catalog.blobs_dir)
     reporter.phase("push", f"{place}@{digest}")
@@ -65,19 +66,26 @@ def publish(entry: Entry, reference: Reference, config: Config, catalog: Catalog
     return Pushed(str(place), digest)
 
 
-def _content(entry: Entry, config: Config, scratch: Path, reporter: Reporter) -> OciImage:
-    """The image as the engine has it, or out of its squashfs."""
+def _content(entry: Entry, config: Config, catalog: Catalog, scratch: Path, reporter: Reporter) -> OciImage:
+    """The image as the engine has it, or as it was assembled, or out of its squashfs."""
+    if entry.image.get("engine") == ASSEMBLED:
+        image = assembled_image(entry, catalog, config, reporter)
+        return image or _squashed(entry, scratch, "layers it was assembled of are kept no more", reporter)
     # Entries of the first version do not say which it was.
     name = entry.image.get("engine", config.build.engine)
     try:
         engine = pick_engine(name, config)
         for ref in (entry.image["name"], entry.image["digest"]):
-            image = engine.image(ref, scratch=scratch)
-            if image is not None and image.config.diff_ids == entry.config.diff_ids:
-                return image
+            held = engine.image(ref, scratch=scratch)
+            if held is not None and held.config.diff_ids == entry.config.diff_ids:
+                return held
         why = f"{engine.name} has the image no more"
     except BuildError as error:
         why = error.message
+    return _squashed(entry, scratch, why, reporter)
+
+
+def _squashed(entry: Entry, scratch: Path, why: str, reporter: Reporter) -> OciImage:
     reporter.phase("push", f"{why}: what is pushed is its squashfs, as one layer")
     for form in PLAIN:
         if form in entry.formats:

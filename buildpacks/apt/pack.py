@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hpcbinder.plan import DetectError, Draft, Repo, Stage, show
+from hpcbinder.plan import Assembly, DetectError, Draft, Repo, Stage, show
 
 # Debian policy 5.6.1 (names) and 5.6.12 (versions). A name that ends in "-" would tell apt to remove a package.
 _PACKAGE = re.compile(r"(?P<name>[a-z0-9][a-z0-9+.-]*[a-z0-9+.])(?:=(?P<version>[0-9][A-Za-z0-9.+:~-]*))?\Z")
@@ -32,6 +32,7 @@ def plan(repo: Repo, draft: Draft) -> None:
         f"Debian packages ({'; '.join(reasons)})",
         draft.script("install.sh"),
         data={"packages": "\n".join(lines) + "\n"},
+        assembly=Assembly(system="packages"),
     )
 
 

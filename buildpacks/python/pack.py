@@ -12,7 +12,19 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 
-from hpcbinder.plan import Assembly, DetectError, Draft, Edit, Lock, LockedPackage, Repo, Stage, TextFile, show
+from hpcbinder.plan import (
+    Assembly,
+    DetectError,
+    Draft,
+    Edit,
+    Lock,
+    LockedPackage,
+    Repo,
+    Sources,
+    Stage,
+    TextFile,
+    show,
+)
 
 from .locked import Locked
 from .project import Project, analyse, is_project
@@ -29,6 +41,12 @@ PREFIX = "/opt/env"
 KERNEL = Edit(f"{PREFIX}/share/jupyter/kernels/python3/kernel.json", r'^( *)"python3*",$', rf'\1"{PREFIX}/bin/python",')
 """What common.sh does in `fix_kernel`."""
 
+TOGETHER = Sources(together=("always.txt", "requirements.txt"), limits=("constraints.txt", "locked.txt"))
+"""What `install_packages` of building.sh does, where something is locked."""
+
+ALONE = Sources(alone="requirements.txt", together=("always.txt",), limits=("constraints.txt",))
+"""What locked.sh does."""
+
 LARGE = 16 << 20
 """Bytes above which a file outside every package is taken to be data, which no installation copies."""
 
@@ -37,20 +55,28 @@ def plan(repo: Repo, draft: Draft) -> None:
     recipe = choose_recipe(repo, draft)
     wanted = Requirements() if recipe.is_lock else recipe.requirements()
     projects = _projects(repo, draft, recipe, wanted.locals)
-    note = choose_python(repo, draft, projects, pipenv=recipe.pipenv(), lock=recipe.made_for())
+    note = ""
+    if draft.provided is None:
+        note = choose_python(repo, draft, projects, pipenv=recipe.pipenv(), lock=recipe.made_for())
     if recipe.is_lock:
         _follow(repo, draft, recipe, projects, note)
         return
+    if draft.provided is not None and not (wanted.lines or wanted.locals or wanted.options):
+        wanted.files.clear()
     for file, use in wanted.files.items():
         draft.used(file, f"{use}; {note}" if note and file == recipe.path else use)
     _say(draft, projects)
     for project in projects:
         wanted.add(project.dependencies or (), project.indexes)
     draft.asks("python", [requirement_name(line) for line in wanted.lines])
-    _environment(draft)
-    lock = _lock(repo, draft, wanted, projects)
+    always = _always(draft)
+    if draft.provided is None:
+        _environment(draft)
+    elif not (wanted.lines or projects or always):
+        return
+    lock = _lock(draft, wanted, projects, always)
     data = {
-        "always.txt": _lines(ALWAYS),
+        "always.txt": _lines(always),
         "constraints.txt": _lines(wanted.constraints),
         "requirements.txt": wanted.text(sources=True),
     }
@@ -59,7 +85,8 @@ def plan(repo: Repo, draft: Draft) -> None:
         env["UV_PRERELEASE"] = "allow"
     if lock is not None:
         data["locked.txt"] = _lines(f"{package.name}=={package.version}" for package in lock.packages)
-        _unpack(draft, lock, {*ALWAYS, *(requirement_name(line) for line in wanted.lines)})
+        if lock.packages:
+            _unpack(draft, lock, {*always, *(requirement_name(line) for line in wanted.lines)})
     elif not wanted.has_indexes:
         _unpack_unlocked(draft, wanted, data, env)
     if (reason := _built(lock, wanted)) is not None:
@@ -71,6 +98,7 @@ def plan(repo: Repo, draft: Draft) -> None:
             data=data,
             env=env,
             runs_repository_code=True,
+            assembly=None if lock is None or wanted.no_binary else _from_source(draft, TOGETHER),
         )
     draft.add_kernel("python3")
     if projects:
@@ -111,6 +139,7 @@ def _follow(repo: Repo, draft: Draft, recipe: Recipe, projects: list[Project], n
             },
             env={"UV_INDEX_STRATEGY": "unsafe-best-match"} if locked.indexes else {},
             runs_repository_code=True,
+            assembly=None if locked.indexes else _from_source(draft, ALONE),
         )
     draft.add_kernel("python3")
     _install(repo, draft, projects, {}, {})
@@ -152,24 +181,37 @@ def _complete(draft: Draft, locked: Locked, projects: list[Project]) -> tuple[Lo
     return draft.add_lock(lock), build, more
 
 
-def _lock(repo: Repo, draft: Draft, wanted: Requirements, projects: list[Project]) -> Lock | None:
-    """What all wheels are unpacked by; None if the build is to find the versions.
+def _always(draft: Draft) -> tuple[str, ...]:
+    there = draft.provided.packages if draft.provided is not None else {}
+    return tuple(name for name in ALWAYS if name not in there)
+
+
+def _lock(draft: Draft, wanted: Requirements, projects: list[Project], always: tuple[str, ...]) -> Lock | None:
+    """What all wheels are unpacked by; None if the build is to find the versions. What an environment has that another
+    pack makes is kept as it is.
 
     Raises:
         DetectError: No versions fit together.
     """
     if wanted.has_indexes or wanted.builds_all:
         return None
+    there = draft.provided.packages if draft.provided is not None else {}
     try:
-        return draft.resolve(
-            [*wanted.from_index, *ALWAYS],
-            constraints=wanted.plain_constraints,
+        lock = draft.resolve(
+            [*wanted.from_index, *always],
+            constraints=[*wanted.plain_constraints, *(f"{name}=={version}" for name, version in sorted(there.items()))],
             elsewhere={
                 *wanted.elsewhere,
                 *(project.name for project in projects if project.installed and project.name),
             },
             prereleases=wanted.prereleases,
+            keep=draft.provided is None,
         )
+        if lock is None or draft.provided is None:
+            return lock
+        more = tuple(package for package in lock.packages if package.name not in there)
+        lock = replace(lock, packages=more, layers=(tuple(package.name for package in more),) if more else ())
+        return draft.add_lock(lock) if more else lock
     except DetectError as error:
         where = error.where or next(iter((*wanted.files, *(file for p in projects for file in p.files))), None)
         raise DetectError(error.message, where=where and show(where), hint=error.hint) from None
@@ -318,6 +360,9 @@ def _install(repo: Repo, draft: Draft, projects: list[Project], data: dict[str, 
     project_env = dict(env)
     for project in targets:
         project_env.update(project.env)
+    sources = replace(TOGETHER, targets="targets") if with_dependencies else Sources(targets="targets")
+    # In place it needs the repository there; and what nothing was resolved for is found by the build.
+    whole = into_repo or (with_dependencies and "locked.txt" not in data)
     draft.add_step(
         Stage.PROJECT,
         "project",
@@ -328,7 +373,15 @@ def _install(repo: Repo, draft: Draft, projects: list[Project], data: dict[str, 
         env=project_env,
         runs_repository_code=True,
         into_repo=into_repo,
+        assembly=None if whole else _from_source(draft, sources),
     )
+
+
+def _from_source(draft: Draft, sources: Sources) -> Assembly | None:
+    """What a step leaves that builds something; None where only running the whole step tells."""
+    if draft.provided is not None or draft.python.origin != "debian":
+        return None
+    return Assembly(prefix=PREFIX, python=draft.python.full, edits=(KERNEL,), sources=sources)
 
 
 def _sources(repo: Repo, project: Project) -> set[str]:

@@ -16,7 +16,7 @@ from .pipfile import pipfile_requires, read_pipfile, read_pipfile_lock
 from .poetry import Constraint, parse_constraint
 from .poetry_lock import read_poetry_lock
 from .pylock import NAMED, read_pylock
-from .requirements import Requirements, read_requirements
+from .requirements import Requirements, read_lines, read_requirements
 from .target import Target
 from .uv_lock import read_uv_lock
 from .version import Range
@@ -27,6 +27,9 @@ before what has to be resolved."""
 
 PIPENV = ("Pipfile", "Pipfile.lock")
 
+PROVIDED = "provided"
+"""Kind of recipe of an environment that another pack makes, to which pip only adds."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -34,15 +37,17 @@ class Recipe:
 
     Attributes:
         repo: The repository.
-        kind: One of `ORDER`, "" if there is none of them.
+        kind: One of `ORDER`, `PROVIDED`, "" if there is none of them.
         path: The file.
         partner: The file that a lock is the lock of, if it is there.
+        text: Of `PROVIDED` the requirements in the file.
     """
 
     repo: Repo
     kind: str = ""
     path: str = ""
     partner: str | None = None
+    text: str = ""
 
     @property
     def is_lock(self) -> bool:
@@ -52,7 +57,7 @@ class Recipe:
     @property
     def has_project(self) -> bool:
         """The root's own project belongs to the environment without being named."""
-        return self.kind not in PIPENV
+        return self.kind not in (*PIPENV, PROVIDED)
 
     @functools.cached_property
     def document(self) -> Document:
@@ -71,6 +76,8 @@ class Recipe:
         """
         if self.kind == "Pipfile":
             return read_pipfile(self.repo, self.path)
+        if self.kind == PROVIDED:
+            return read_lines(self.repo, self.path, self.text)
         return read_requirements(self.repo, self.path) if self.kind == "requirements.txt" else Requirements()
 
     def locked(self, target: Target) -> Locked:
@@ -125,6 +132,12 @@ class Recipe:
 
 def choose_recipe(repo: Repo, draft: Draft) -> Recipe:
     """Find the file that counts, and say of the others that they do not."""
+    if (provided := draft.provided) is not None:
+        for name in (*ORDER, "runtime.txt", ".python-version"):
+            # The provided environment may include one: `pip: [-r requirements.txt]`.
+            if (path := repo.config(name)) is not None and name not in provided.requirements:
+                draft.unused(path, f"{show(provided.path)}, which counts more, says what is installed")
+        return Recipe(repo, PROVIDED, provided.path, text=provided.requirements)
     there: dict[str, tuple[str, str | None]] = {}
     pyproject = repo.root_config("pyproject.toml")
     for kind in ORDER:

@@ -156,6 +156,21 @@ def read_requirements(repo: Repo, path: str) -> Requirements:
     return found
 
 
+def read_lines(repo: Repo, path: str, text: str) -> Requirements:
+    """Read the requirements that stand in a file of another kind, and the files that they include.
+
+    Args:
+        path: That file.
+        text: The lines, at their numbers.
+
+    Raises:
+        DetectError: A line that is not understood or not allowed, with file and line.
+    """
+    found = Requirements()
+    _take(repo, path, text, found, constraint=False, above=())
+    return found
+
+
 def clean_requirement(text: str, where: str) -> str | Local:
     """Check one requirement without options.
 
@@ -231,17 +246,22 @@ def _read(repo: Repo, path: str, found: Requirements, *, constraint: bool, above
     key = f"{path} as constraints" if constraint else path
     if key in found.files or path in found.files:
         return
+    _take(repo, path, repo.read_text(path), found, constraint=constraint, above=above)
+
+
+def _take(repo: Repo, path: str, text: str, found: Requirements, *, constraint: bool, above: tuple[str, ...]) -> None:
+    name = show(path)
     found.files[path] = ""
     before = len(found.lines) + len(found.constraints) + len(found.locals)
     notes: list[str] = []
-    for number, line in _logical_lines(repo.read_text(path)):
+    for number, line in _logical_lines(text):
         where = f"{name}:{number}"
         _check_characters(line, where)
         if line.startswith("-"):
             _option(repo, path, line, where, found, notes, constraint=constraint, above=above)
             continue
-        text, hashes = _split_hashes(line, where)
-        cleaned = clean_requirement(text, where)
+        requirement, hashes = _split_hashes(line, where)
+        cleaned = clean_requirement(requirement, where)
         if isinstance(cleaned, Local):
             if constraint:
                 raise _bad("a path cannot be a constraint", where)

@@ -63,15 +63,23 @@ def ensure_kept(
         BuildError: It cannot be made or kept here.
     """
     try:
-        for place in (*shared, folder):
-            if (found := _load(place / key, tag)) is not None:
-                return found
+        if (found := find_kept(key, tag, (*shared, folder))) is not None:
+            return found
         folder.mkdir(parents=True, exist_ok=True)
         return _ensure_locked(key, tag, what, folder, reporter, make)
     except OSError as error:
         raise BuildError(f"{what} cannot be kept: {error.strerror}", where=error.filename or str(folder)) from error
     except NotImplementedError as error:  # what filelock says of a file system without flock(2)
         raise BuildError(f"{what} cannot be kept on a file system without locks", where=str(folder)) from error
+
+
+def find_kept(key: str, tag: str, places: Sequence[Path]) -> BaseImage | None:
+    """The archive of a key in the first of some folders that has it; None if none does.
+
+    Args:
+        tag: Name the image gets.
+    """
+    return next((found for place in places if (found := _load(place / key, tag)) is not None), None)
 
 
 def is_kept(key: str, places: Sequence[Path]) -> bool:

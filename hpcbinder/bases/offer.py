@@ -19,11 +19,11 @@ from hpcbinder.bases.interpreter import (
     interpreter_tag,
     python_folder,
 )
-from hpcbinder.bases.kept import BaseImage, is_kept
+from hpcbinder.bases.kept import BaseImage, find_kept, is_kept
 from hpcbinder.bases.outside import ensure_outside
 from hpcbinder.bases.pinned import Pinned, Pins
 from hpcbinder.bases.pulled import prepare_step
-from hpcbinder.bases.recipe import base_key
+from hpcbinder.bases.recipe import base_key, base_tag
 from hpcbinder.config import Config, SiteConfig, mirrors
 from hpcbinder.errors import BuildError, DetectError, FetchError, RegistryError, UsageError
 from hpcbinder.interpreters import Found, Interpreter, find_interpreters, obstacle
@@ -110,6 +110,17 @@ class Bases:
             shared=self._shared(folder.name),
             settings=self._config.registry,
         )
+
+    def kept_image(self, ref: BaseRef, folder: Path) -> BaseImage | None:
+        """The archive of a plan's base if it is there.
+
+        Args:
+            folder: Where bases are kept.
+
+        Raises:
+            BuildError: There is no recipe for it.
+        """
+        return find_kept(base_key(ref), base_tag(ref), (*self._shared(folder.name), folder))
 
     def kept(self, suite: str) -> Path | None:
         """Where the base that mmdebstrap makes of a suite is already: a folder of the store, or of a site's."""

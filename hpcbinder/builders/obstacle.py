@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpcbinder.errors import DetectError
-from hpcbinder.model import Plan
+from hpcbinder.model import Plan, Stage, Step
 from hpcbinder.plan import locked_wheels
 
 ASSEMBLED = "none"
@@ -13,30 +13,47 @@ ASSEMBLES = ("amd64", "arm64")
 """OCI names of architectures that there are wheels for, by what `hpcbinder.wheels` knows of them."""
 
 
-def obstacle(plan: Plan) -> str | None:
+def obstacle(plan: Plan, *, running: bool = False) -> str | None:
     """Why a plan cannot be assembled, for a person; None if it can.
 
-    A step that runs something, rather than leaving what is known beforehand, is in the way.
+    Args:
+        running: Steps that have to be run are none, where they can be run on what is assembled before them.
     """
     if plan.own is not None:
         return f"{plan.own.path} of the repository has to be run"
     if plan.base.architecture not in ASSEMBLES:
         return f"packages for {plan.base.architecture} are not unpacked here"
     for step in plan.steps:
-        if step.assembly is None:
-            return f"step {step.name} has to be run ({step.reason})"
-        if step.assembly.wheels:
-            try:
-                locked_wheels(step.data[step.assembly.wheels], step.assembly.python, plan.base.architecture)
-            except DetectError as error:
-                return f"step {step.name} has {error.message}"
+        # The server stands on what the base brings, and an image that a step reads is only in an engine.
+        if (reason := has_to_run(plan, step)) and not (running and step.stage is not Stage.SERVER and not step.image):
+            return f"step {step.name} {reason}"
+    return None
+
+
+def has_to_run(plan: Plan, step: Step) -> str | None:
+    """Why only running a step of a plan tells what it leaves, for a person; None if it is data."""
+    if step.assembly is None:
+        return f"has to be run ({step.reason})"
+    if step.assembly.wheels:
+        try:
+            locked_wheels(step.data[step.assembly.wheels], step.assembly.python, plan.base.architecture)
+        except DetectError as error:
+            return f"has {error.message}"
+    return None
+
+
+def only_assembled(plan: Plan) -> str | None:
+    """Why no engine builds a plan, for a person; None if one does."""
+    for step in plan.steps:
+        if step.assembly is not None and step.assembly.conda:
+            return f"step {step.name} is assembled only"
     return None
 
 
 def hint(plan: Plan) -> str:
     """What to do about a step that has to be run."""
     engine = "--engine auto takes an engine for that (docs/engines.md)"
-    packs = dict.fromkeys(step.name.split("/")[0] for step in plan.steps if step.assembly is None)
+    packs = dict.fromkeys(step.name.split("/")[0] for step in plan.steps if has_to_run(plan, step))
     if "base" in packs:
         return f"{engine}; a base of a site's store (store.site), or one that mmdebstrap makes, needs no such step"
     # Without its packages an environment is none.

@@ -1,5 +1,6 @@
 """The images there are: content-addressed folders on a shared file system, no database."""
 
+from hpcbinder.catalog.extents import shared_bytes
 from hpcbinder.catalog.files import make_folder, mark_used, remove_tree, sync_folder, write_atomic
 from hpcbinder.catalog.logs import LogBook
 from hpcbinder.catalog.logs import read as read_log
@@ -20,6 +21,7 @@ __all__ = [
     "parse",
     "read_log",
     "remove_tree",
+    "shared_bytes",
     "size_on_disk",
     "sync_folder",
     "write_atomic",

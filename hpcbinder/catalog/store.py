@@ -10,6 +10,7 @@ A store is a folder:
     pins/, interpreters/  what the room of bases found out once
     registered/ID.json    kernels a person registered of a site's image
     pushed/ID.json        where a person pushed a site's image
+    verified/ID.json      what came of running an image's notebooks
     logs/ID/RUN/          what was said while an image was built, or failed to be
     locks/, tmp/          of running processes
 
@@ -38,7 +39,7 @@ from hpcbinder.text import one_line
 
 _VERSION = 1
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
-_FOLDERS = ("images", "layers", "bases", "blobs", "registered", "pushed", "logs", "locks", "tmp")
+_FOLDERS = ("images", "layers", "bases", "blobs", "registered", "pushed", "verified", "logs", "locks", "tmp")
 _IN_USE = "in-use"
 """Held shared by all who work in the store, alone by who removes what nobody needs."""
 _ASIDE = ".old-"
@@ -66,6 +67,11 @@ class Catalog:
             CatalogError: The store cannot be written.
         """
         return self._prepared() / "layers"
+
+    @property
+    def layers_below(self) -> Sequence[Path]:
+        """Squashed layers of the sites' stores, only to be read."""
+        return [store / "layers" for store in self.site]
 
     @property
     def bases_dir(self) -> Path:
@@ -408,6 +414,28 @@ class Catalog:
                 write_atomic(self.path / "pushed" / f"{id_}.json", dump(pushed))
         return self._loaded(id_)
 
+    def keep_verified(self, id_: str, found: Mapping[str, str]) -> None:
+        """Keep what came of running an image's notebooks; of a site's image in the writable store, too.
+
+        Args:
+            found: Its `digest` says of which image: one that is built anew has the same id.
+
+        Raises:
+            CatalogError: The image is not in the catalog (any more), or the store cannot be written.
+        """
+        with self._locked("records"), writing(self.path):
+            if self.find(_checked(id_)) is None:
+                raise CatalogError(f"no image {id_} in the catalog (any more)")
+            write_atomic(self._verified(id_), dump(found))
+
+    def verified(self, entry: Entry) -> Mapping[str, str]:
+        """What was kept of this very image, {} for nothing that can be read."""
+        try:
+            found: Mapping[str, str] = self._own(self._verified(_checked(entry.id)), Mapping[str, str], {})
+        except CatalogError:
+            return {}
+        return found if found.get("digest") == entry.config.digest else {}
+
     def remove(self, id_: str) -> None:
         """Remove an image. Layers and bases that others may share stay.
 
@@ -426,6 +454,7 @@ class Catalog:
             (self.path / "images" / id_).rename(trash / "image")
             sync_folder(self.path / "images")
             remove_tree(self.path / "logs" / id_)
+            self._verified(id_).unlink(missing_ok=True)
 
     def discard(self, items: Sequence[Item]) -> None:
         """Remove some of the store's `items`, for who is `alone` in it; each is gone at once for whoever looks.
@@ -505,6 +534,9 @@ class Catalog:
 
     def _registered(self, id_: str) -> Path:
         return self.path / "registered" / f"{id_}.json"
+
+    def _verified(self, id_: str) -> Path:
+        return self.path / "verified" / f"{id_}.json"
 
     def _own_kernels(self, id_: str) -> tuple[RegisteredKernel, ...]:
         kernels: tuple[RegisteredKernel, ...] = self._own(self._registered(id_), tuple[RegisteredKernel, ...], ())

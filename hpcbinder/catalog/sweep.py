@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcbinder.catalog.scratch import dead
 
-PACKAGES = ("wheel", "package", "choice")
+PACKAGES = ("wheel", "package", "choice", "list")
 """Kinds of what is kept of packages: they are needed as long as they are used."""
 
+_READ = (*PACKAGES, "layer", "made")
+"""Kinds of files whose reading is a use."""
+
 _LAYER = re.compile(r"([0-9a-f]{64})-[A-Za-z0-9-]+\.(squashfs|lock)")
-_WHEEL = re.compile(r"[0-9a-f]{64}\.whl")
+_WHEEL = re.compile(r"[0-9a-f]{64}\.(whl|package)")
 _PACKAGE = re.compile(r"[0-9a-f]{64}-[0-9a-f]{16}-[A-Za-z0-9-]+\.squashfs")
 _PACKAGE_LOCK = re.compile(r"[0-9a-f]{64}\.lock")
 _CHOICE = re.compile(r"[0-9a-f]{64}\.json")
+_SOURCE = re.compile(r"[0-9a-f]{64}\.(tar\.gz|zip)")
+_LIST = re.compile(r"[0-9a-f]{64}\.xz")
+_SET = re.compile(r"[0-9a-f]{64}-[0-9a-f]{64}\.json")
 _LOG = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 _LOCK = re.compile(r"([a-z0-9][a-z0-9-]{0,79})\.lock")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}")
@@ -31,12 +37,14 @@ class Item:
     """Something in a store.
 
     Attributes:
-        kind: `layer`, `base`, `wheel`, `package` (a squashed wheel), `choice` (which wheel a locked package is), `log`,
-            `lock`, or `leftover` of a process that was killed.
-        name: DiffID of a layer (hex), id of the image of a log or lock; else the file's name.
+        kind: `layer`, `made` (a layer that is of no image's tar: the notebook server's, a step's), `base`, `wheel`,
+            `package` (a squashed wheel), `choice` (which wheel a locked package is, which Debian packages
+            are meant or were installed), `list` (of Debian's packages), `log`, `lock`, or `leftover` of a
+            process that was killed.
+        name: DiffID of a layer, or what stands for it (hex), id of the image of a log or lock; else the file's name.
         path: Where it is.
         size: Bytes it takes on disk.
-        changed: Unix time (s) it was last written to; of `PACKAGES`, used.
+        changed: Unix time (s) it was last written to; of layers and `PACKAGES`, used.
     """
 
     kind: str
@@ -55,7 +63,8 @@ def items(store: Path) -> Iterator[Item]:
         yield _item("leftover", path.name, path)
     for path in _inside(store / "layers"):
         if match := _LAYER.fullmatch(path.name):
-            yield _item("layer" if match[2] == "squashfs" else "leftover", match[1], path)
+            kind = "made" if path.stem.endswith("-made") else "layer"
+            yield _item(kind if match[2] == "squashfs" else "leftover", match[1], path)
     for path in _inside(store / "bases"):
         if path.name.startswith("."):
             # `.KEY.lock` of making a base, `.KEY-…` what a killed process made of one
@@ -63,25 +72,51 @@ def items(store: Path) -> Iterator[Item]:
         else:
             yield _item("base", path.name, path)
     yield from _wheels(store / "wheels")
+    yield from _wheels(store / "built")
+    yield from _wheels(store / "conda")
+    yield from _debian(store / "debian")
     for path in _inside(store / "logs"):
         if _LOG.fullmatch(path.name):
             yield _item("log", path.name, path)
     for path in _inside(store / "locks"):
         if match := _LOCK.fullmatch(path.name):
             yield _item("lock", match[1], path)
-    for folder in (store, store / "registered", *_inside(store / "images"), *_inside(store / "resolved")):
+    for folder in (
+        store,
+        store / "registered",
+        store / "verified",
+        *_inside(store / "images"),
+        *_inside(store / "resolved"),
+    ):
         for path in _inside(folder):
             if _TEMPORARY.fullmatch(path.name):
                 yield _item("leftover", path.name, path)
 
 
 def _wheels(folder: Path) -> Iterator[Item]:
-    """What is kept of packages (`hpcbinder.wheels`), by what its files are called."""
+    """What is kept of packages (`hpcbinder.wheels`, `hpcbinder.conda`), by what its files are called."""
     kinds = {
         "": ((_WHEEL, "wheel"), (_DOWNLOAD, "leftover")),
         "layers": ((_PACKAGE, "package"), (_PACKAGE_LOCK, "leftover")),
         "chosen": ((_CHOICE, "choice"), (_TEMPORARY, "leftover")),
+        "records": ((_CHOICE, "choice"), (_TEMPORARY, "leftover")),
+        "sources": ((_SOURCE, "wheel"),),
     }
+    yield from _kept(folder, kinds)
+
+
+def _debian(folder: Path) -> Iterator[Item]:
+    """What is kept of sets of Debian packages (`hpcbinder.apt`); what was installed is a layer."""
+    kinds = {
+        "lists": ((_LIST, "list"),),
+        "resolved": ((_CHOICE, "choice"), (_TEMPORARY, "leftover")),
+        "sets": ((_SET, "choice"), (_TEMPORARY, "leftover")),
+    }
+    yield from _kept(folder, kinds)
+
+
+def _kept(folder: Path, kinds: Mapping[str, tuple[tuple[re.Pattern[str], str], ...]]) -> Iterator[Item]:
+    """Files of some folders: folder -> (how its files are called, what they are)."""
     for name, patterns in kinds.items():
         for path in _inside(folder / name):
             for pattern, kind in patterns:
@@ -130,5 +165,5 @@ def _item(kind: str, name: str, path: Path) -> Item:
     except OSError:
         return Item(kind, name, path, 0, 0.0)
     # Others may use a site's packages who may not mark them; most file systems note that, to the day.
-    changed = max(about.st_mtime, about.st_atime) if kind in PACKAGES else about.st_mtime
+    changed = max(about.st_mtime, about.st_atime) if kind in _READ else about.st_mtime
     return Item(kind, name, path, size(path), changed)

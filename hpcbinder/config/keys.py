@@ -272,6 +272,59 @@ class SiteConfig:
 
 
 @dataclass(frozen=True)
+class CondaConfig:
+    """Where conda packages come from (docs/conda.md)."""
+
+    channels: tuple[str, ...] = _setting(
+        Spec(
+            "list",
+            "Channels that are asked where a repository names none, the most important first.",
+            matching(r"[A-Za-z0-9_:][A-Za-z0-9._:/-]*", "a channel's name or address"),
+            separator=",",
+        ),
+        ("conda-forge",),
+    )
+    server: str = _setting(
+        Spec(
+            "URL",
+            "Server whose folders are the channels: `conda-forge` is SERVER/conda-forge. A site names its mirror here.",
+            matching(r"https?://[^\s@\x00-\x1f]+", "a URL without a login"),
+        ),
+        "https://conda.anaconda.org",
+    )
+    mirrors: Mapping[str, str] = _setting(
+        Spec(
+            "table of texts",
+            'Where a single channel is, by the name or address that repositories call it: `"bioconda" = '
+            '"https://mirror.example.org/bioconda"`.',
+            matching(r"https?://[^\s@\x00-\x1f]+", "a URL without a login"),
+            separator=",",
+            names=matching(r"[A-Za-z0-9_:][A-Za-z0-9._:/-]*", "a channel's name or address"),
+            default_doc="none",
+        ),
+        factory=dict,
+    )
+    defaults: bool = _setting(
+        Spec(
+            "true or false",
+            "Take packages from the channels of Anaconda, Inc. (`defaults`), whose terms ask larger organisations to "
+            "pay; without it they are left out, and said so.",
+            read_flag,
+        ),
+        False,
+    )
+    cuda: str | None = _setting(
+        Spec(
+            "text",
+            "CUDA version that the GPU drivers of this site can do, as in 12.4: packages that need one can then be "
+            "chosen (conda's virtual package __cuda).",
+            matching(r"[0-9]{1,3}(\.[0-9]{1,3})?", "a version such as 12.4"),
+            optional=True,
+        )
+    )
+
+
+@dataclass(frozen=True)
 class SourceConfig:
     """What is fetched with a repository, and from where."""
 
@@ -492,6 +545,7 @@ class Config:
     build: BuildConfig = field(default_factory=BuildConfig)
     bases: BasesConfig = field(default_factory=BasesConfig)
     site: SiteConfig = field(default_factory=SiteConfig)
+    conda: CondaConfig = field(default_factory=CondaConfig)
     source: SourceConfig = field(default_factory=SourceConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -506,6 +560,7 @@ SECTIONS: dict[str, type[Any]] = {
     "build": BuildConfig,
     "bases": BasesConfig,
     "site": SiteConfig,
+    "conda": CondaConfig,
     "source": SourceConfig,
     "registry": RegistryConfig,
     "runtime": RuntimeConfig,

@@ -3,7 +3,8 @@
 uv asks the site's package index, and nothing else, for metadata; no wheel is unpacked and no source is built.
 """
 
-from hpcbinder.lock.record import read_locks
+from hpcbinder.lock.record import read_locks, sound
 from hpcbinder.lock.resolver import Resolver
+from hpcbinder.lock.store import LockStore, inputs_key
 
-__all__ = ["Resolver", "read_locks"]
+__all__ = ["LockStore", "Resolver", "inputs_key", "read_locks", "sound"]

@@ -13,6 +13,13 @@ from hpcbinder.model import Lock, LockedPackage
 
 _HASH = re.compile(r"sha(256|384|512):[0-9a-f]{64,128}")
 _URL = re.compile(r"https://[\x21\x23\x25-\x26\x28-\x5b\x5d\x5f\x61-\x7a\x7e]+")
+_CONDA_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+_CONDA_VERSION = re.compile(r"[0-9a-z][0-9a-z.!+_]*", re.IGNORECASE)
+_CONDA_BUILD = re.compile(r"[0-9A-Za-z_.+]+")
+_CONDA_FILE = re.compile(
+    r"https?://[\x21\x23\x25-\x26\x28-\x5b\x5d\x5f\x61-\x7a\x7e]+/[a-z0-9-]+/[^/?#]+(\.conda|\.tar\.bz2)"
+)
+"""Names as in conda's package specification (docs.conda.io, "Package specification")."""
 _LIMIT = 64 << 20
 
 
@@ -45,10 +52,26 @@ def read_locks(path: Path) -> tuple[Lock, ...]:
 def sound(lock: Lock) -> bool:
     """Whether a lock that was read from a file can be one: its words go into requirement lines."""
     names = sorted(name for layer in lock.layers for name in layer)
+    each = _sound_conda if lock.ecosystem == "conda" else _sound
     return (
         names == [package.name for package in lock.packages]
-        and all(map(_sound, lock.packages))
+        and all(map(each, lock.packages))
         and all(NAME.fullmatch(name) for name in lock.unresolved)
+    )
+
+
+def _sound_conda(package: LockedPackage) -> bool:
+    file = f"/{package.name}-{package.version}-{package.build}"
+    return bool(
+        _CONDA_NAME.fullmatch(package.name)
+        and _CONDA_VERSION.fullmatch(package.version)
+        and _CONDA_BUILD.fullmatch(package.build)
+        and len(package.hashes) == 1
+        and _HASH.fullmatch(package.hashes[0])
+        and package.hashes[0].startswith("sha256:")
+        and _CONDA_FILE.fullmatch(package.url)
+        and package.url.removesuffix(".conda").removesuffix(".tar.bz2").endswith(file)
+        and package.size >= 0
     )
 
 

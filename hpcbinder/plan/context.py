@@ -52,6 +52,39 @@ def write_context(
     writer.end()
 
 
+def write_step(
+    plan: Plan,
+    checkout: Checkout,
+    number: int,
+    out: BinaryIO,
+    *,
+    folder: str | None = None,
+    dockerfile_text: str = "",
+    timestamp: int | None = None,
+) -> None:
+    """Write all that one step reads, as a tar.
+
+    Args:
+        plan: The plan.
+        checkout: The files it was made from.
+        number: Of the step in the plan.
+        out: Gets an uncompressed tar; never sought in.
+        folder: Where the step's folder is in it; None for where `one_step` has it.
+        dockerfile_text: What `one_step` gave; "" for no Dockerfile.
+        timestamp: Unix time (s) of all that is in it; None for the plan's.
+
+    Raises:
+        BuildError: A file changed since the plan was made, or cannot be read.
+    """
+    writer = _Writer(out, plan.timestamp if timestamp is None else timestamp)
+    if dockerfile_text:
+        writer.text("Dockerfile", dockerfile_text)
+    place = step_folder(number) if folder is None else folder
+    writer.parents("", place)
+    _write_step(writer, place, plan.steps[number], open_repo(checkout))
+    writer.end()
+
+
 def write_content(plan: Plan, checkout: Checkout, out: BinaryIO) -> None:
     """Write the repository's content and the manifest as a layer of the image.
 

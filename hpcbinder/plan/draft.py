@@ -20,6 +20,7 @@ from hpcbinder.model import (
     Stage,
     Step,
     Wanted,
+    WantedConda,
     fingerprint,
 )
 from hpcbinder.plan.apart import check_apart
@@ -65,6 +66,28 @@ class Resolver(Protocol):
         """A lock from elsewhere, in layers that environments made before have already."""
 
 
+CondaResolver = Callable[[WantedConda], tuple[Lock, tuple[str, ...]]]
+"""Finds conda packages (hpcbinder.conda has the one there is): what is wanted -> the lock, and what is to be said of
+it. Raises DetectError where none fit together."""
+
+
+@dataclass(frozen=True)
+class Provided:
+    """An environment at `/opt/env` that a pack makes whole, with its interpreter: others only add to it.
+
+    Attributes:
+        pack: Who makes it.
+        path: The repository's file that says what is in it.
+        packages: Python packages in it: normalised name (PEP 503) -> version.
+        requirements: Text of a requirements file: what pip is to install into it. Its line numbers are those of `path`.
+    """
+
+    pack: str
+    path: str
+    packages: Mapping[str, str]
+    requirements: str = ""
+
+
 @dataclass
 class Shared:
     """What all packs of one plan write on together."""
@@ -74,6 +97,8 @@ class Shared:
     architecture: str
     source: str
     resolver: Resolver | None = None
+    conda: CondaResolver | None = None
+    provided: Provided | None = None
     stand: Stand = bootstrapped
     foundation: Foundation | None = None
     locks: list[Lock] = field(default_factory=list)
@@ -191,6 +216,55 @@ class Draft:
             lock = self._shared.resolver.layered(lock)
         self._shared.locks.append(lock)
         return lock
+
+    @property
+    def provided(self) -> Provided | None:
+        """The environment that an earlier pack makes, None if there is none."""
+        return self._shared.provided
+
+    def provide(self, provided: Provided) -> None:
+        """Say that this pack's steps make the environment, and with which Python packages.
+
+        Raises:
+            DetectError: Another pack does so already.
+        """
+        if (other := self._shared.provided) is not None:
+            raise DetectError(f"{other.path} says already what the environment is", where=provided.path)
+        self._shared.provided = provided
+
+    def resolve_conda(
+        self,
+        specs: Sequence[str],
+        *,
+        channels: Sequence[str] = (),
+        exact: Sequence[str] = (),
+        extras: Sequence[str] = (),
+    ) -> tuple[Lock, tuple[str, ...]]:
+        """Find the conda packages of an environment now. See `WantedConda` for the arguments.
+
+        Returns:
+            The lock, which is then part of the plan, and what is to be said of it.
+
+        Raises:
+            DetectError: No packages fit together, a channel is not asked here, or nothing is to be resolved ahead
+                (`--no-lock`).
+        """
+        if self._shared.conda is None:
+            raise DetectError("conda packages are found before the build", hint="leave out --no-lock")
+        python = self.pythons[0]
+        lock, notes = self._shared.conda(
+            WantedConda(
+                specs=tuple(specs),
+                channels=tuple(channels),
+                exact=tuple(exact),
+                extras=tuple(extras),
+                python=python.version,
+                architecture=self._shared.architecture,
+                suite=python.suite,
+            )
+        )
+        self._shared.locks.append(lock)
+        return lock, notes
 
     def outside(self, name: str) -> OutsideImage:
         """Find out what an image's name means here; for a Dockerfile of the repository.
@@ -331,7 +405,12 @@ class Draft:
             raise self._mistake(f"step {name} reads {bad[0]!r}, which is no file of the repository")
         if apart and stage is Stage.FINISH:
             raise self._mistake(f"step {name} fills folders apart, which has no meaning when all is in place")
-        if assembly is not None and (runs_repository_code or (assembly.wheels and assembly.wheels not in (data or {}))):
+        held = [name for name in (assembly.wheels, assembly.conda) if name] if assembly is not None else []
+        if assembly is not None and assembly.sources is not None:
+            sources = assembly.sources
+            held += [name for name in (sources.alone, *sources.together, *sources.limits, sources.targets) if name]
+        runs = runs_repository_code and (assembly is None or assembly.sources is None)
+        if assembly is not None and (runs or any(name not in (data or {}) for name in held)):
             raise self._mistake(f"step {name}: what it leaves cannot be said as data")
         for folder in apart:
             check_apart(folder)

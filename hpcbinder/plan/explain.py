@@ -66,9 +66,12 @@ def _own(plan: Plan, own: OwnDockerfile) -> Iterator[str]:
 
 def _lock(lock: Lock) -> Iterator[str]:
     layers = f"{len(lock.layers)} layer{'s' * (len(lock.layers) != 1)}"
-    how = "resolved from the package index" if lock.origin == "resolved" else f"from {lock.origin}"
+    conda = lock.ecosystem == "conda"
+    index = "the channels" if conda else "the package index"
+    how = f"resolved from {index}" if lock.origin == "resolved" else f"from {lock.origin}"
     where = f"for {lock.platform}, Python {lock.python}"
-    yield f"  {lock.ecosystem}: {len(lock.packages)} wheels in {layers}, {how}, {where}"
+    what = "packages" if conda else f"wheels in {layers}"
+    yield f"  {lock.ecosystem}: {len(lock.packages)} {what}, {how}, {where}"
     yield f"      {' '.join(f'{package.name}=={package.version}' for package in lock.packages)}"
     if lock.unresolved:
         yield f"      without a wheel, and so built in the image's build: {' '.join(lock.unresolved)}"

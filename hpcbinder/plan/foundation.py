@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hpcbinder.errors import DetectError
 from hpcbinder.model import BaseRef, Python, Step
-from hpcbinder.plan.suites import BASE_VARIANT, SUITES
+from hpcbinder.plan.suites import BASE_VARIANT, SUITES, debian_python
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ def bootstrapped(python: Python, architecture: str) -> Foundation:
     """A base of Debian's own packages with Debian's own interpreter.
 
     Raises:
-        DetectError: The interpreter is not Debian's.
+        DetectError: The interpreter is not Debian's, nor one that the environment brings.
     """
     suite = SUITES[python.suite]
-    if python.origin != "debian":
+    if python.origin not in ("debian", "conda"):
         raise DetectError(f"Python {python.version} of {python.source} is not one of Debian {python.suite}")
     base = BaseRef(
         name=f"debian:{suite.name}",
@@ -48,4 +48,4 @@ def bootstrapped(python: Python, architecture: str) -> Foundation:
         architecture=architecture,
         variant=BASE_VARIANT,
     )
-    return Foundation(base, python, python)
+    return Foundation(base, python, debian_python(suite.name))

@@ -9,7 +9,7 @@ from hpcbinder.errors import DetectError
 from hpcbinder.model import Lock
 
 _MPI = (
-    # (ABI, Debian packages, PyPI packages). MPICH's ABI is also that of Intel MPI and Cray MPICH
+    # (ABI, Debian packages, PyPI and conda packages). MPICH's ABI is also that of Intel MPI and Cray MPICH
     # (https://www.mpich.org/abi/), which is what lets a site put its own library in.
     ("openmpi", re.compile(r"openmpi-bin|libopenmpi(-dev|[0-9][a-z0-9]*)"), re.compile(r"openmpi")),
     ("mpich", re.compile(r"mpich|libmpich(-dev|[0-9][a-z0-9]*)"), re.compile(r"mpich|impi-rt")),
@@ -18,7 +18,7 @@ _GPU = (
     (
         "nvidia",
         re.compile(r"nvidia-cuda-(toolkit|dev)"),
-        re.compile(r"nvidia-cuda-runtime(-.*)?|cupy-cuda.*|jax-cuda.*"),
+        re.compile(r"nvidia-cuda-runtime(-.*)?|cupy-cuda.*|jax-cuda.*|cudatoolkit|cuda-cudart"),
     ),
     ("rocm", re.compile(r"rocm-.*|libamdhip64-.*"), re.compile(r"cupy-rocm-.*|jax-rocm.*|pytorch-triton-rocm")),
 )

@@ -8,7 +8,7 @@ from hpcbinder.contract import ENV_PREFIX, REPO_DIR, START_VARIABLE
 from hpcbinder.errors import DetectError, UsageError
 from hpcbinder.model import BaseRef, Checkout, Decision, Plan, Python, Stage
 from hpcbinder.plan.content import content_of
-from hpcbinder.plan.draft import Draft, Resolver, Shared
+from hpcbinder.plan.draft import CondaResolver, Draft, Resolver, Shared
 from hpcbinder.plan.foundation import Stand, bootstrapped
 from hpcbinder.plan.hardware import gpu_need, mpi_abi
 from hpcbinder.plan.labels import labels_of
@@ -57,6 +57,7 @@ def make_plan(
     suites: Sequence[str] = SUPPORTED,
     pythons: Sequence[Python] = (),
     resolver: Resolver | None = None,
+    conda: CondaResolver | None = None,
     stand: Stand = bootstrapped,
     outside: Callable[[str, str], str] | None = None,
 ) -> Plan:
@@ -71,6 +72,7 @@ def make_plan(
         without: Names of packs that must not take part.
         pythons: Interpreters besides those of these suites.
         resolver: Finds versions before anything is built; None leaves that to the build.
+        conda: Finds conda packages.
         stand: Says what an image with the chosen interpreter stands on.
         outside: (name of an image, architecture) -> what it means here, pinned; for a Dockerfile of the repository.
 
@@ -88,7 +90,7 @@ def make_plan(
     repo = open_repo(checkout)
     available = (*map(debian_python, dict.fromkeys((suite, *suites))), *pythons)
     where = f"{checkout.source}#{checkout.subdir}"
-    shared = Shared(available, available[0], architecture, where, resolver, stand, outside=outside)
+    shared = Shared(available, available[0], architecture, where, resolver, conda, stand=stand, outside=outside)
     taking_part = _alone(taking_part, repo, shared)
     _refuse(taking_part, repo, shared)
     for pack in taking_part:

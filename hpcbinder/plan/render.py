@@ -114,6 +114,21 @@ def dockerfile(
     )
 
 
+def one_step(plan: Plan, number: int, *, below: str, tools_image: str) -> str:
+    """The Dockerfile of one step, on an image that has all that comes before it; its context is `write_step`'s.
+
+    Args:
+        number: Of the step in the plan.
+        below: Reference of that image.
+        tools_image: See `dockerfile`.
+    """
+    step = plan.steps[number]
+    lines = ["# Written by hpcbinder; needs BuildKit.", f"FROM {_reference(tools_image)} AS tools"]
+    if step.image:
+        lines.append(f"FROM {_reference(step.image)} AS image-{number}")
+    return "\n".join([*lines, f"FROM {_reference(below)}", _run(number, step), ""])
+
+
 def on_own(plan: Plan, image: str) -> str:
     """The Dockerfile that puts our files and labels onto what a repository's own one made."""
     lines = [f"FROM {_reference(image)}", 'COPY ["content/", "/"]', *_pairs("LABEL", _labels(plan)), ""]
@@ -135,6 +150,17 @@ def run_script(step: Step) -> str:
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(step.env.items()))
     place = INTO_REPO if step.into_repo else ""
     return f"{path}{PRELUDE}{exports}{place}{step.script.rstrip()}\n"
+
+
+def site_files(step: Step, secrets: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Name -> content of the site's files that a step finds below `/run/hpcbinder/site`.
+
+    Args:
+        secrets: Id -> content, as engines get them (`engine.site_secrets`).
+    """
+    public = "-public" if step.runs_repository_code else ""
+    names = {"hpcbinder-ca": "ca.pem", **{f"{name}{public}": file for name, file in _SECRETS}}
+    return {names[name]: content for name, content in secrets.items() if name in names}
 
 
 def join_script() -> str:

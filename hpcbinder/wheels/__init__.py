@@ -4,9 +4,58 @@ A lock's wheels are fetched, checked, unpacked at a fixed prefix as the binary d
 the image's interpreter, and each becomes a layer of its own; an environment is a merge of such layers.
 """
 
-from hpcbinder.wheels.bytecode import Interpreter, host_interpreter
+from hpcbinder.wheels.archive import Archive, Refused, checked_name
+from hpcbinder.wheels.building import PREFIX as BUILD_PREFIX
+from hpcbinder.wheels.building import BuiltWheel, Place, Source, WheelBuilder
+from hpcbinder.wheels.bytecode import (
+    AGAIN,
+    BATCH_BYTES,
+    BATCH_FILES,
+    LARGEST,
+    Compiled,
+    Compiler,
+    Compilers,
+    Interpreter,
+    InterpreterSource,
+    host_interpreter,
+)
+from hpcbinder.wheels.distinfo import Script, read_script
+from hpcbinder.wheels.download import Downloads
+from hpcbinder.wheels.index import Candidate
 from hpcbinder.wheels.installed import FORM
+from hpcbinder.wheels.layout import shebang
+from hpcbinder.wheels.locks import Lock as FileLock
+from hpcbinder.wheels.sdists import choose_sdist
 from hpcbinder.wheels.store import WheelStore
 from hpcbinder.wheels.target import Target
 
-__all__ = ["FORM", "Interpreter", "Target", "WheelStore", "host_interpreter"]
+__all__ = [
+    "AGAIN",
+    "BATCH_BYTES",
+    "BATCH_FILES",
+    "BUILD_PREFIX",
+    "FORM",
+    "LARGEST",
+    "Archive",
+    "BuiltWheel",
+    "Candidate",
+    "Compiled",
+    "Compiler",
+    "Compilers",
+    "Downloads",
+    "FileLock",
+    "Interpreter",
+    "InterpreterSource",
+    "Place",
+    "Refused",
+    "Script",
+    "Source",
+    "Target",
+    "WheelBuilder",
+    "WheelStore",
+    "checked_name",
+    "choose_sdist",
+    "host_interpreter",
+    "read_script",
+    "shebang",
+]

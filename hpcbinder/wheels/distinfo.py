@@ -164,10 +164,22 @@ def _scripts(text: str) -> tuple[Script, ...]:
         if not parser.has_section(group):
             continue
         for name, value in parser.items(group):
-            match = _OBJECT.fullmatch(value.strip())
-            parts = [*match["module"].split("."), *match["attribute"].split(".")] if match else []
-            names = bool(parts) and all(part.isidentifier() and not iskeyword(part) for part in parts)
-            if match is None or not names or not _SCRIPT.fullmatch(name) or name in (".", ".."):
-                raise Refused(f"its entry point {one_line(f'{name} = {value}', 200)!r} is no command")
-            found[name] = Script(name, match["module"], match["attribute"])
+            found[name] = read_script(name, value)
     return tuple(found[name] for name in sorted(found))
+
+
+def read_script(name: str, value: str) -> Script:
+    """A command that an entry point makes.
+
+    Args:
+        value: `MODULE:ATTRIBUTE`.
+
+    Raises:
+        Refused: It is none.
+    """
+    match = _OBJECT.fullmatch(value.strip())
+    parts = [*match["module"].split("."), *match["attribute"].split(".")] if match else []
+    names = bool(parts) and all(part.isidentifier() and not iskeyword(part) for part in parts)
+    if match is None or not names or not _SCRIPT.fullmatch(name) or name in (".", ".."):
+        raise Refused(f"its entry point {one_line(f'{name} = {value}', 200)!r} is no command")
+    return Script(name, match["module"], match["attribute"])

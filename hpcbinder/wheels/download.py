@@ -21,6 +21,7 @@ from hpcbinder.model import LockedPackage
 from hpcbinder.source import Reach, web_error, web_session
 from hpcbinder.text import one_line
 from hpcbinder.wheels.index import ACCEPT, Candidate, best, may_be, rank_of, read_page, wheel_name
+from hpcbinder.wheels.sdists import Sdist, read_sdists
 from hpcbinder.wheels.target import Target
 
 if TYPE_CHECKING:
@@ -47,12 +48,20 @@ class Downloads:
         site: Index, certificates, proxies. The index's login goes to the index only.
         hosts: Globs of hosts that a lock may lead to besides public ones.
         below: Folders like `folder` that are only read.
+        ending: Of the files' names, where they are no wheels.
     """
 
     def __init__(
-        self, folder: Path, scratch: Path, site: SiteConfig, hosts: Collection[str] = (), below: Sequence[Path] = ()
+        self,
+        folder: Path,
+        scratch: Path,
+        site: SiteConfig,
+        hosts: Collection[str] = (),
+        below: Sequence[Path] = (),
+        ending: str = ".whl",
     ) -> None:
         self._folder = folder
+        self._ending = ending
         self._scratch = scratch
         self._below = tuple(below)
         self._site = site
@@ -74,11 +83,11 @@ class Downloads:
         Args:
             digest: SHA-256, hex.
         """
-        return self._folder / f"{digest}.whl"
+        return self._folder / f"{digest}{self._ending}"
 
     def kept(self, digest: str) -> Path | None:
         """A wheel that was fetched before."""
-        paths = (folder / f"{digest}.whl" for folder in (self._folder, *self._below))
+        paths = (folder / f"{digest}{self._ending}" for folder in (self._folder, *self._below))
         return next((path for path in paths if path.exists()), None)
 
     def find(self, package: LockedPackage, target: Target) -> Candidate:
@@ -97,16 +106,30 @@ class Downloads:
                     where=one_line(redact(package.url), 200),
                 )
             return Candidate(name, package.url, frozenset())
-        url = f"{self._index}/{package.name}/"
         try:
-            with closing(self._get(url, {"Accept": ACCEPT, "Accept-Encoding": "gzip"}, trusted=True)) as response:
-                content = b"".join(self._pieces(response, _LARGEST_PAGE))
-            kind = response.headers.get("Content-Type", "")
             # Pages name thousands of files, of which a lock knows a few.
-            candidates = [one for one in read_page(content, kind, response.url) if may_be(one, package)]
+            candidates = [one for one in read_page(*self._page(package.name)) if may_be(one, package)]
         except FetchError as error:
             raise _named(package, error) from None
         return best(candidates, package, target)
+
+    def sdists(self, name: str) -> list[Sdist]:
+        """The source archives that the index has of a package.
+
+        Raises:
+            FetchError: The index cannot be asked.
+        """
+        try:
+            return list(read_sdists(*self._page(name), name))
+        except FetchError as error:
+            raise FetchError(f"{name}: {error.message}", where=error.where, hint=error.hint) from None
+
+    def _page(self, name: str) -> tuple[bytes, str, str]:
+        """What the index says of a package: the page, its content type, and where it came from in the end."""
+        headers = {"Accept": ACCEPT, "Accept-Encoding": "gzip"}
+        with closing(self._get(f"{self._index}/{name}/", headers, trusted=True)) as response:
+            content = b"".join(self._pieces(response, _LARGEST_PAGE))
+        return content, response.headers.get("Content-Type", ""), response.url
 
     def fetch(self, package: LockedPackage, candidate: Candidate) -> str:
         """Have a wheel in the cache.
@@ -123,7 +146,7 @@ class Downloads:
         if digest and self.path(digest).exists():
             mark_used(self.path(digest))
             return digest
-        temporary = self._scratch / f"{secrets.token_hex(8)}.whl"
+        temporary = self._scratch / f"{secrets.token_hex(8)}{self._ending}"
         try:
             for attempt in range(1, _TRIES + 1):
                 try:
@@ -147,7 +170,7 @@ class Downloads:
                 closing(self._get(candidate.url, {"Accept-Encoding": "identity"}, trusted=not package.url)) as response,
                 out.open("wb") as file,
             ):
-                for piece in self._pieces(response, _LARGEST):
+                for piece in self._pieces(response, package.size or _LARGEST):
                     for one in sums.values():
                         one.update(piece)
                     file.write(piece)
@@ -174,7 +197,7 @@ class Downloads:
         for piece in _unpacked(self._received(response, where), response.headers.get("Content-Encoding", ""), where):
             size += len(piece)
             if size > limit:
-                raise FetchError(f"the server sends more than {limit >> 20} MiB", where=where)
+                raise FetchError(f"the server sends more than {limit} bytes", where=where)
             yield piece
 
     def _received(self, response: requests.Response, where: str) -> Iterator[bytes]:

@@ -62,7 +62,7 @@ def _read_json(text: str, url: str) -> Iterator[Candidate]:
         for entry in files:
             name, link, hashes = str(entry["filename"]), str(entry["url"]), entry.get("hashes") or {}
             if name.endswith(".whl"):
-                yield Candidate(name, _join(url, link), _hashes(hashes))
+                yield Candidate(name, join(url, link), _hashes(hashes))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise FetchError("the index's page is not what PEP 691 says", where=one_line(redact(url), 200)) from None
 
@@ -74,34 +74,48 @@ def _hashes(values: dict[str, Any]) -> frozenset[str]:
 
 def _read_html(text: str, url: str) -> Iterator[Candidate]:
     # Pages have thousands of links; the standard parser is slow, and gets only what may be one to a wheel.
-    base = url
-    if found := _BASE.search(text):
-        base = _join(url, _attribute(found[0]) or "")
+    base = _base(text, url)
     for match in _ANCHOR.finditer(text):
-        if ".whl" in match[0] and (link := _attribute(match[0])):
+        if ".whl" in match[0] and (link := _attributes(match[0]).get("href")):
             target, _, fragment = link.partition("#")
             name = unquote(target.partition("?")[0].rpartition("/")[2])
             if name.endswith(".whl"):
                 hashes = frozenset(f"{found[1]}:{found[2]}" for found in _HASH.finditer(fragment))
-                yield Candidate(name, _join(base, target), hashes)
+                yield Candidate(name, join(base, target), hashes)
+
+
+def anchors(text: str) -> Iterator[tuple[str, str, str, dict[str, str | None]]]:
+    """The links to anything but wheels on an HTML page: name, target, fragment, all attributes."""
+    base = _base(text, "")
+    for match in _ANCHOR.finditer(text):
+        attributes = {} if ".whl" in match[0] else _attributes(match[0])
+        if link := attributes.get("href"):
+            target, _, fragment = link.partition("#")
+            yield unquote(target.partition("?")[0].rpartition("/")[2]), join(base, target), fragment, attributes
+
+
+def _base(text: str, url: str) -> str:
+    found = _BASE.search(text)
+    return join(url, _attributes(found[0]).get("href") or "") if found else url
 
 
 class _Tag(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.href: str | None = None
+        self.found: dict[str, str | None] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.href = dict(attrs).get("href")
+        self.found = dict(attrs)
 
 
-def _attribute(tag: str) -> str | None:
+def _attributes(tag: str) -> dict[str, str | None]:
     parser = _Tag()
     parser.feed(tag)
-    return parser.href
+    return parser.found
 
 
-def _join(base: str, link: str) -> str:
+def join(base: str, link: str) -> str:
+    """Where a link leads; "" for one that leads nowhere."""
     try:
         return urljoin(base, link)
     except ValueError:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from hpcbinder.text import one_line
 from hpcbinder.wheels.archive import Archive, Refused, checked_name
@@ -182,8 +182,27 @@ def _command(script: Script, target: Target) -> bytes:
 
 
 def _direct_url(url: str, digest: str) -> bytes:
-    """packaging.python.org, "Direct URL Data Structure". A query may be what lets one in, and is not told."""
-    parts = urlsplit(url)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    value = {"archive_info": {"hash": f"sha256={digest}", "hashes": {"sha256": digest}}, "url": shown}
+    """packaging.python.org, "Direct URL Data Structure". A query may be what lets one in, and is not told.
+
+    Args:
+        url: `https://…` of an archive, `git+https://…@COMMIT` with what was asked for in the fragment
+            (`requested_revision`, `subdirectory`), or `file://…` of a folder that is not there any more.
+        digest: SHA-256 of the archive, hex.
+    """
+    parts = urlsplit(url.removeprefix("git+"))
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+    value: dict[str, object]
+    if url.startswith("git+"):
+        path, _, commit = shown.path.rpartition("@")
+        asked = {name: values[-1] for name, values in parse_qs(parts.fragment).items()}
+        vcs = {"vcs": "git", "commit_id": commit}
+        if revision := asked.get("requested_revision"):
+            vcs["requested_revision"] = revision
+        value = {"url": shown._replace(path=path).geturl(), "vcs_info": vcs}
+        if below := asked.get("subdirectory"):
+            value["subdirectory"] = below
+    elif url.startswith("file:"):
+        value = {"url": shown.geturl(), "dir_info": {}}
+    else:
+        value = {"archive_info": {"hash": f"sha256={digest}", "hashes": {"sha256": digest}}, "url": shown.geturl()}
     return json.dumps(value, sort_keys=True).encode()

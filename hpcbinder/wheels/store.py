@@ -4,11 +4,12 @@ in."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hpcbinder.catalog import make_folder, mark_used
 from hpcbinder.config import SiteConfig
-from hpcbinder.errors import BuildError, ConvertError
+from hpcbinder.errors import BuildError, ConvertError, FetchError, HpcbinderError
 from hpcbinder.model import Lock, LockedPackage, fingerprint
 from hpcbinder.process import usable_cores
 from hpcbinder.progress import Reporter
@@ -104,6 +105,48 @@ class WheelStore:
         self._use(lock, target, [path for _, path in layers])
         self._tell(layers, target, len(missing))
         return [path for _, path in layers]
+
+    def squash(
+        self, lock: Lock, target: Target, interpreter: InterpreterSource | None = None, *, scratch: Path
+    ) -> dict[str, HpcbinderError]:
+        """Have squashed what can be had of a lock, as `layers` does, for environments to come.
+
+        Returns:
+            Package -> why it cannot be had.
+
+        Raises:
+            ConvertError: The store cannot be written.
+        """
+        try:
+            self.layers(lock, target, interpreter, scratch=scratch)
+            return {}
+        except (BuildError, FetchError) as error:
+            missing = self.missing(lock, target)
+            if len(missing) == 1:
+                return {missing[0].name: error}
+        refused: dict[str, HpcbinderError] = {}
+        for package in missing:
+            try:
+                self.layers(replace(lock, packages=(package,)), target, interpreter, scratch=scratch)
+            except (BuildError, FetchError) as error:
+                refused[package.name] = error
+        return refused
+
+    def adopt(self, package: LockedPackage, target: Target, filename: str) -> None:
+        """Take a wheel that was built, and lies in the folder already as `SHA256.whl`, for a package.
+
+        Args:
+            package: With the SHA-256 of that wheel alone.
+
+        Raises:
+            ConvertError: The store cannot be written.
+        """
+        digest = _only_hash(package)
+        assert digest is not None
+        try:
+            self._chosen.add(package, target, filename, digest)
+        except OSError as error:
+            raise ConvertError(f"cannot keep wheels: {error.strerror}", where=str(self._folders[0])) from None
 
     def _use(self, lock: Lock, target: Target, layers: Sequence[Path]) -> None:
         """Have it known that what is ours of these is of use now: the rest goes in time (`hpcbinder.gc`)."""

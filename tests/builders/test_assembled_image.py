@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +200,60 @@ def test_packages_that_were_seen_are_squashed_no_more(both: Both) -> None:
     assert "every step is data" in both.second
     record = json.loads((both.store / "images" / both.again["id"] / "record.json").read_text())
     assert record["image"]["engine"] == "none"
+
+
+def test_packages_are_added_to_it_and_its_kernel_has_them(
+    both: Both, line: Line, user: User, apptainer: Apptainer
+) -> None:
+    """To the assembled image, whose kernel then runs the new one, and to the one that Docker built."""
+    here = replace(line, environment={**line.environment, "PATH": f"{apptainer.bin}:{os.environ['PATH']}"})
+    (kernel,) = both.assembled["kernels"]
+    stores = (["--store", str(both.store)], both.assembled), ([], both.engine)
+    for store, image in stores:
+        register = ["--runtime", "apptainer"] if store else ["--no-register"]
+        done = here.hpcbinder(*store, "extend", image["id"], "tabulate==0.9.0", *register, "--json")
+        new = json.loads(done.stdout)
+        assert (new["parent"], new["added"]) == (image["id"], ["tabulate 0.9.0"])
+        command = [apptainer.path, "-s", "exec", new["formats"]["squashfs"], "python"]
+        program = "import six, tabulate; print(six.__version__, tabulate.__version__)"
+        assert user.run([*command, "-c", program], network=False).stdout == "1.17.0 0.9.0\n"
+        assert "No broken" in user.run([*command, "-m", "pip", "check"], network=False).stdout
+        if store:
+            assert [each["path"] for each in new["kernels"]] == [kernel["path"]]
+            assert new["id"] in (Path(kernel["path"]) / "launch.json").read_text()
+            shown = here.hpcbinder(*store, "show", new["id"]).stdout
+            assert image["id"] in shown and "tabulate 0.9.0" in shown
+            # And back.
+            again = ["register", "--kernel", image["id"], "--name", kernel["name"], "--prefix", str(both.prefix)]
+            here.hpcbinder(*store, *again, "--runtime", "apptainer")
+            assert image["id"] in (Path(kernel["path"]) / "launch.json").read_text()
+
+
+def test_favourites_are_squashed_ahead_once(both: Both, line: Line, tmp_path: Path) -> None:
+    """Into a store whose site has the base, the server and all packages but one."""
+    (tmp_path / "favourites.txt").write_text("six==1.17.0\n")
+    locks = tmp_path / "locks.json"
+    locks.write_text(line.hpcbinder("--store", str(both.store), "show", both.assembled["id"], "--json").stdout)
+    compression = json.loads(locks.read_text())["compression"]["name"]
+    site = f"{both.store}:{line.folder / 'store'}"
+    # As it was chosen for the user, for whom others mount images than for root.
+    more = {"HPCBINDER_STORE_SITE": site, "HPCBINDER_BUILD_COMPRESSION": compression}
+    here = replace(line, environment={**line.environment, **more})
+
+    def warm(*files: str, check: bool = True, given: str = "") -> dict[str, Any]:
+        command = ["--store", str(tmp_path / "store"), "warm", *files, "--base", "bookworm", "--json"]
+        done = here.hpcbinder(*command, check=check, input=given)
+        return {**json.loads(done.stdout), "exit": done.returncode}
+
+    seen = warm(str(locks))
+    assert (seen["new"], seen["refused"], seen["exit"], seen["compression"]) == (0, 0, 0, compression)
+    # Nothing of it was made again: it is in the site's store.
+    assert not list((tmp_path / "store/layers").glob("*.squashfs"))
+    names = [part["what"] for part in seen["parts"]]
+    assert names[:2] == ["base debian:bookworm", "notebook server on debian:bookworm"]
+    first = warm("-", given="tabulate==0.9.0\n")
+    assert (first["parts"][-1]["file"], first["exit"]) == ("-", 0) and first["new"] >= 1
+    assert warm("-", given="tabulate==0.9.0\n")["new"] == 0
+    bad = warm("-", check=False, given="tabulate==99\n")
+    assert (bad["exit"], bad["refused"]) == (4, 1)
+    assert "tabulate" in bad["parts"][-1]["refused"][""]

@@ -11,6 +11,7 @@ import pytest
 from checkouts import checkout_of, plan_of
 from recorded_index import RecordedResolver
 
+from hpcbinder.builders.assembling.assemble import server_identity
 from hpcbinder.builders.assembling.changes import changes
 from hpcbinder.builders.assembling.tree import Entry, File, Folder, Gone, Link, layer_tar
 from hpcbinder.builders.assembling.venv import venv
@@ -45,21 +46,16 @@ def test_steps_that_are_data_are_no_obstacle(tmp_path: Path) -> None:
     assert [step.assembly is not None for step in plan.steps] == [True] * 3
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "step", "hint"),
-    [
-        ("apt_txt", "tree\n", "apt/install", "--without apt"),
-        ("postBuild", "#!/bin/sh\n", "postbuild/run", "--without postbuild"),
-        ("setup_py", "from setuptools import setup\nsetup(name='some')\n", "python/project", "--engine auto"),
-    ],
-)
-def test_a_step_that_has_to_be_run_is_named(tmp_path: Path, file: str, text: str, step: str, hint: str) -> None:
+def test_a_step_that_has_to_be_run_is_named_where_nothing_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    plan = planned(source, **{file: text})
+    plan = planned(source, postBuild="#!/bin/sh\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
     config = load(environ={"HPCBINDER_BUILD_ENGINE": "none", "HOME": str(tmp_path)})
     (tmp_path / "scratch").mkdir()
-    with pytest.raises(BuildError, match=f"step {step} has to be run") as caught:
+    with pytest.raises(BuildError, match="step postbuild/run has to be run.*Apptainer is not installed") as caught:
         build_image(
             plan,
             checkout_of(source, name="some"),
@@ -69,7 +65,8 @@ def test_a_step_that_has_to_be_run_is_named(tmp_path: Path, file: str, text: str
             options=Options(),
             reporter=Silent(),
         )
-    assert hint in (caught.value.hint or "")
+    assert "--without postbuild" in (caught.value.hint or "")
+    assert not list((tmp_path / "store").glob("bases/*"))
 
 
 class Ear(Silent):
@@ -85,7 +82,7 @@ class Ear(Silent):
 @pytest.mark.parametrize(
     ("files", "why"),
     [
-        ({"apt_txt": "tree\n"}, "step apt/install has to be run (Debian packages"),
+        ({"postBuild": "#!/bin/sh\n"}, "step postbuild/run has to be run (runs postBuild"),
         # Somebody with an engine and no Apptainer runs what the engine has.
         ({"requirements_txt": "six\n"}, "no runtime is here that runs images from their files"),
     ],
@@ -114,6 +111,14 @@ def test_the_other_way_to_say_what_a_step_does_is_no_part_of_what_the_plan_is(tm
     plan = planned(tmp_path, requirements_txt="six\n")
     without = [dataclasses.replace(step, assembly=None) for step in plan.steps]
     assert dataclasses.replace(plan, steps=tuple(without)).id == plan.id
+
+
+def test_what_wheels_become_is_part_of_what_names_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(tmp_path, requirements_txt="six\n")
+    before = server_identity(plan, plan.steps[:1])
+    assert server_identity(plan, plan.steps[:1]) == before
+    monkeypatch.setattr("hpcbinder.builders.assembling.assemble.FORM", "another")
+    assert server_identity(plan, plan.steps[:1]) != before
 
 
 def test_an_environment_tells_nothing_of_the_machine_it_was_made_on() -> None:

@@ -115,9 +115,7 @@ def test_a_config_file_may_be_a_symlink_inside_the_repository(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("files", "file", "pack"),
     [
-        ({"environment.yml": ""}, "environment.yml", "conda"),
-        ({"environment.yaml": "", "requirements.txt": ""}, "environment.yaml", "conda"),
-        ({"binder/environment.yml": ""}, "binder/environment.yml", "conda"),
+        ({"binder/conda-lock.yml": ""}, "binder/conda-lock.yml", "conda-lock"),
         ({"conda-lock.yml": ""}, "conda-lock.yml", "conda-lock"),
         ({"pixi.toml": ""}, "pixi.toml", "pixi"),
         ({"Project.toml": "[deps]\n"}, "Project.toml", "julia"),
@@ -146,11 +144,11 @@ def test_what_no_pack_can_do_is_one_message_with_the_file_and_the_way_out(
 
 
 def test_several_refused_files_are_named_at_once(tmp_path: Path) -> None:
-    files = {"environment.yml": "", "default.nix": "", "pixi.toml": ""}
+    files = {"conda-lock.yml": "", "default.nix": "", "pixi.toml": ""}
     with pytest.raises(DetectError) as caught:
         plan_of(tmp_path, files)
-    assert str(caught.value).endswith("--without conda --without nix --without pixi leaves all of them out)")
-    plan_of(tmp_path, without=["conda", "nix", "pixi"])
+    assert str(caught.value).endswith("--without conda-lock --without nix --without pixi leaves all of them out)")
+    plan_of(tmp_path, without=["conda-lock", "nix", "pixi"])
 
 
 @pytest.mark.parametrize(

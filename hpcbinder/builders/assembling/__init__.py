@@ -1,5 +1,33 @@
 """The builder that runs nothing: a plan whose steps are all data becomes an image by merging squashed layers."""
 
-from hpcbinder.builders.assembling.assemble import AssembledImage, Assembler
+from hpcbinder.builders.assembling.assemble import AssembledImage, Assembler, Prepared
+from hpcbinder.builders.assembling.finding import Unbuildable
+from hpcbinder.builders.assembling.inside import environment_of, files_of
+from hpcbinder.builders.assembling.interpreter import base_interpreter
+from hpcbinder.builders.assembling.layer import Layer
+from hpcbinder.builders.assembling.oci import kept_image, stacked
+from hpcbinder.builders.assembling.steps import Ready, StepRunner
+from hpcbinder.builders.assembling.stores import assembler, attainable, wheel_store
+from hpcbinder.builders.assembling.tree import Entry, File, Gone, layer_tar
 
-__all__ = ["AssembledImage", "Assembler"]
+__all__ = [
+    "AssembledImage",
+    "Assembler",
+    "Entry",
+    "File",
+    "Gone",
+    "Layer",
+    "Prepared",
+    "Ready",
+    "StepRunner",
+    "Unbuildable",
+    "assembler",
+    "attainable",
+    "base_interpreter",
+    "environment_of",
+    "files_of",
+    "kept_image",
+    "layer_tar",
+    "stacked",
+    "wheel_store",
+]

@@ -52,6 +52,35 @@ def base_interpreter(base: Path, python: str, folder: Path) -> Interpreter:
     return Interpreter(argv, {"PYTHONHOME": str(folder / "usr")})
 
 
+def system_loader(base: Path, folder: Path, *, more: Path) -> tuple[str, ...]:
+    """A base's dynamic loader with its C library: how a program that the base does not have is started as in an image.
+
+    Args:
+        base: The base's only layer, squashed.
+        folder: New folder for its files.
+        more: Folder of libraries that the program brings.
+
+    Returns:
+        What stands in front of the program.
+
+    Raises:
+        BuildError: There is none, or a file cannot be written.
+        ConvertError: The layer is damaged.
+    """
+    try:
+        with Image.open(base) as image:
+            loader = next((path for each in _LOADERS if (path := _real(image, each))), None)
+            if loader is None:
+                raise BuildError("the base has no dynamic loader")
+            libraries = posixpath.dirname(loader)
+            for path in (loader, *(f"{libraries}/{name}" for name in image.listdir(libraries))):
+                if (node := image.lookup(path)) is not None and re.search(r"\.so(\.|$)", path):
+                    _copy(image, path, node, folder)
+    except OSError as error:
+        raise BuildError(f"the base's C library cannot be unpacked: {error.strerror}", where=str(folder)) from error
+    return str(folder / loader), "--library-path", f"{more}:{folder / libraries}"
+
+
 def _real(image: Image, path: str) -> str | None:
     """Where links lead to."""
     found = image.locate(path)

@@ -1,0 +1,211 @@
+"""Conda environments as layers: their packages, squashed once for all; what link scripts change, where they are run."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hpcbinder.builders.assembling.interpreter import system_loader
+from hpcbinder.builders.assembling.layer import Layer
+from hpcbinder.catalog import remove_tree
+from hpcbinder.conda import CondaLayer, CondaStore, unpack
+from hpcbinder.convert import LayerCache
+from hpcbinder.errors import BuildError, RunError
+from hpcbinder.model import LockedPackage, Plan, Step, fingerprint
+from hpcbinder.plan import MACHINES, SUITES, conda_packages, environment
+from hpcbinder.progress import Reporter
+from hpcbinder.runtime import Workshop
+from hpcbinder.squashfs import Options, write_layer
+from hpcbinder.text import one_line
+from hpcbinder.wheels import Interpreter, InterpreterSource, Target
+
+_SCRIPT_FORM = "1"
+"""Count it up when link scripts are run otherwise."""
+
+
+class CondaEnvironments:
+    """Makes the layers of steps of conda packages.
+
+    Args:
+        store: Squashed packages.
+        cache: Where layers are kept that link scripts made.
+        workshop: Gives what runs link scripts here; RunError if nothing does.
+        options: How layers are squashed.
+        scratch: Folder for unfinished files, on the file system of the store.
+    """
+
+    def __init__(
+        self,
+        store: CondaStore,
+        *,
+        cache: LayerCache,
+        workshop: Callable[[], Workshop],
+        options: Options,
+        scratch: Path,
+        reporter: Reporter,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._workshop = workshop
+        self._options = options
+        self._scratch = scratch
+        self._reporter = reporter
+
+    def layers(self, step: Step, plan: Plan, base: Sequence[Path]) -> list[Layer]:
+        """The packages of a step, the lowest first.
+
+        Args:
+            base: The layers that it stands on, squashed.
+
+        Raises:
+            BuildError: A package is refused, or one has a link script that cannot be run here.
+            FetchError: A package cannot be had.
+            ConvertError: A layer cannot be written.
+        """
+        assert step.assembly is not None
+        packages = conda_packages(step.data[step.assembly.conda])
+        target = _target(plan, step.assembly.prefix, step.assembly.python)
+
+        def python_of(path: Path, filename: str) -> Interpreter:
+            return self._unpacked(path, filename, base, target)
+
+        found = self._store.layers(packages, target, python_of, scratch=self._scratch)
+        layers = [Layer.of_package(each.path) for each in found]
+        if any(each.scripts for each in found):
+            layers.append(self._linked(step, plan, target, base, found))
+        return layers
+
+    def missing(self, step: Step, plan: Plan) -> tuple[int, int]:
+        """How many of a step's packages have no layer yet, and how many there are."""
+        assert step.assembly is not None
+        packages = conda_packages(step.data[step.assembly.conda])
+        return len(self._store.missing(packages, _target(plan, step.assembly.prefix, step.assembly.python))), len(
+            packages
+        )
+
+    def interpreter(self, plan: Plan, base: Sequence[Path], target: Target) -> InterpreterSource:
+        """The Python that an environment of conda packages brings, to compile wheels for it."""
+
+        def source() -> Interpreter:
+            for step in plan.steps:
+                if step.assembly is not None and step.assembly.conda:
+                    for package in conda_packages(step.data[step.assembly.conda]):
+                        if package.name == "python":
+                            path = self._store.fetched(package, self._scratch)
+                            return self._unpacked(path, package.url.rpartition("/")[2], base, target)
+            raise BuildError(f"no conda package is Python {target.python}")
+
+        return source
+
+    def _unpacked(self, path: Path, filename: str, base: Sequence[Path], target: Target) -> Interpreter:
+        """A package's Python, started by the base's dynamic loader: this machine's C library may be another."""
+        folder = self._scratch / f"conda-python-{secrets.token_hex(4)}"
+        loader = system_loader(base[-1], self._scratch / f"{folder.name}-base", more=folder / "home" / "lib")
+        return unpacked_python(path, filename, folder, target, loader)
+
+    def _linked(
+        self, step: Step, plan: Plan, target: Target, base: Sequence[Path], found: Sequence[CondaLayer]
+    ) -> Layer:
+        """What link scripts change: run by the workshop, without a network, once all packages are there."""
+        wanting = [(each.package, script) for each in found for script in each.scripts]
+        names = ", ".join(dict.fromkeys(package.name for package, _ in wanting))
+        script = "".join(_call(package, path, target.prefix) for package, path in wanting)
+        below = [*base, *(each.path for each in found)]
+        made_of = [_SCRIPT_FORM, script, [path.name for path in below], environment(plan)]
+        identity = f"sha256:{fingerprint(made_of)}"
+
+        def make(out: Path) -> None:
+            try:
+                workshop = self._workshop()
+            except RunError as error:
+                raise BuildError(
+                    f"conda packages with link scripts that have to be run ({names}), which nothing here does: "
+                    f"{error.message}",
+                    hint=error.hint,
+                ) from None
+            self._reporter.phase("build", f"link scripts of {names}: {workshop.description}")
+            room = self._scratch / f"link-{secrets.token_hex(4)}"
+            try:
+                (room / "step" / "files").mkdir(parents=True)
+                (room / "step" / "run.sh").write_text(script)
+                tar = workshop.run(
+                    below,
+                    room / "step",
+                    env=dict(environment(plan)),
+                    network=False,
+                    log=lambda line: self._reporter.log("build", line),
+                    scratch=room,
+                    title=f"{step.name} (link scripts)",
+                )
+                with tar.open("rb") as stream:
+                    write_layer(stream, out, self._options)
+            finally:
+                remove_tree(room)
+
+        return Layer(self._cache.ensure_made(identity, make, self._scratch, self._reporter), identity)
+
+
+def unpacked_python(path: Path, filename: str, folder: Path, target: Target, loader: Sequence[str] = ()) -> Interpreter:
+    """The Python of a package, to compile with; its own library and no other package's.
+
+    Args:
+        path: The package.
+        filename: Its name in the channel.
+        folder: New folder for its files; the environment's is `home` in it.
+        loader: What starts it (`system_loader`).
+
+    Raises:
+        BuildError: There is none in it, or a file cannot be written.
+    """
+    home = folder / "home"
+    name = f"python{target.version[0]}.{target.version[1]}"
+    try:
+        folder.mkdir()
+        for inside, packed in unpack(path, filename, folder / "files").files.items():
+            if packed.content is None or not _wanted(inside, name):
+                continue
+            place = home / inside
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(packed.content, place)
+            if packed.executable:
+                place.chmod(0o755)
+    except OSError as error:
+        raise BuildError(f"{filename} cannot be unpacked: {error.strerror}", where=str(folder)) from None
+    program = home / "bin" / name
+    if not program.is_file():
+        raise BuildError(f"{one_line(filename, 200)} has no {name}")
+    return Interpreter((*loader, str(program), "-s", "-S", "-B"), {"PYTHONHOME": str(home)})
+
+
+def _call(package: LockedPackage, script: str, prefix: str) -> str:
+    """A line that runs a link script as conda does (docs.conda.io, "Link scripts")."""
+    number = package.build.rpartition("_")[2]
+    values = {
+        "PREFIX": prefix,
+        "ROOT_PREFIX": prefix,
+        "CONDA_PREFIX": prefix,
+        "PKG_NAME": package.name,
+        "PKG_VERSION": package.version,
+        "PKG_BUILDNUM": number if number.isdigit() else "0",
+    }
+    assigned = " ".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
+    return f"cd {shlex.quote(prefix)}; {assigned} /bin/bash {shlex.quote(f'{prefix}/{script}')}\n"
+
+
+def _wanted(path: str, name: str) -> bool:
+    """What compiling needs of a Python."""
+    folder, _, file = path.rpartition("/")
+    if folder in ("bin", "lib"):
+        return path == f"bin/{name}" or file.startswith("libpython")
+    return path.startswith(f"lib/{name}/") and not any(
+        part in ("__pycache__", "test", "tests", "idlelib", "ensurepip", "site-packages") for part in path.split("/")
+    )
+
+
+def _target(plan: Plan, prefix: str, python: str) -> Target:
+    base = plan.base
+    platform = f"{MACHINES[base.architecture]}-manylinux_{SUITES[base.suite].glibc.replace('.', '_')}"
+    return Target(prefix, python, f"{prefix}/bin/python", base.architecture, platform)

@@ -1,0 +1,91 @@
+"""What installs from source in tests, run by an ordinary user: tells on standard output what came of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from base_layer import OPTIONS
+from checkouts import checkout_of, plan_of
+
+from hpcbinder.builders.assembling.layer import Layer
+from hpcbinder.builders.assembling.sources import SourcePackages
+from hpcbinder.config import load
+from hpcbinder.errors import HpcbinderError
+from hpcbinder.lock import Resolver
+from hpcbinder.model import Assembly, Sources, Stage, Step
+from hpcbinder.progress import Silent
+from hpcbinder.runtime import workshop
+from hpcbinder.wheels import Target, WheelStore, host_interpreter
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def phase(self, phase: str, message: str, progress: float | None = None) -> None:
+        self.lines.append(message)
+
+    def log(self, phase: str, line: str) -> None:
+        self.lines.append(line)
+
+
+def main(told: dict[str, object]) -> dict[str, object]:
+    store, heard, config = Path(str(told["store"])), Heard(), load()
+    scratch = store / "tmp"
+    for folder in (store, scratch):
+        folder.mkdir(exist_ok=True)
+    base = Layer(Path(str(told["base"])), "base")
+    data = {str(name): str(text) for name, text in dict(told["data"]).items()}  # type: ignore[call-overload]
+    sources = Sources(**{k: tuple(v) if isinstance(v, list) else v for k, v in dict(told["sources"]).items()})  # type: ignore[call-overload]
+    folder = Path(str(told["folder"]))
+    plan = plan_of(folder)
+    step = Step(
+        Stage.PROJECT,
+        "python/packages",
+        "builds: things",
+        "",
+        reads=tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())),
+        data=data,
+        runs_repository_code=True,
+        assembly=Assembly(prefix="/opt/env", python="3.11.2", sources=sources),
+    )
+    plan = replace(plan, steps=(step,))
+    target = Target("/opt/env", "3.11.2", "/opt/env/bin/python", "amd64", "x86_64-manylinux_2_36")
+    packages = SourcePackages(
+        store / "built",
+        resolve=Resolver(store, config.site, refresh=False, reporter=heard),
+        wheels=WheelStore(store / "wheels", config.site, OPTIONS, heard),
+        built=WheelStore(store / "built", config.site, OPTIONS, heard),
+        workshop=functools.cache(lambda: workshop(config, heard)),
+        site=config.site,
+        source=config.source,
+        options=OPTIONS,
+        scratch=scratch,
+        reporter=heard,
+    )
+    answer: dict[str, object] = {}
+    system = [base, *(Layer(Path(str(path)), str(path)) for path in told.get("system", ()))]  # type: ignore[attr-defined]
+    try:
+        done = packages.install(
+            0,
+            plan,
+            checkout_of(folder),
+            target=target,
+            system=system,
+            below=system,
+            interpreter=lambda: host_interpreter(target),  # type: ignore[arg-type, return-value]
+        )
+        answer = {"layers": [str(path) for path in done.layers], "listed": json.loads(done.listed)}
+    except HpcbinderError as error:
+        answer = {"error": error.message, "kind": type(error).__name__, "hint": error.hint}
+    return {**answer, "said": heard.lines, "left": [path.name for path in scratch.iterdir()]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))
