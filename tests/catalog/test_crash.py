@@ -127,14 +127,10 @@ def test_readers_never_miss_an_image_that_is_replaced(catalog: Catalog) -> None:
     put(catalog, entry(ID, digest="sha256:" + "0" * 64), text="0" * 64)
     process = start(REPLACE, catalog.path)
     assert say(process) == "begins"
-    end = time.monotonic() + 1.5
-    asked = 0
-    while time.monotonic() < end:
+    for _ in range(500):
         assert catalog.find(ID) is not None
         assert len(catalog.list()) == 1
-        asked += 1
     kill(process)
-    assert asked > 50
 
 
 SCRATCH = """
