@@ -7,8 +7,8 @@ no more. While anybody builds in the store nothing goes but what dead processes 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpcbinder.catalog import PACKAGES, Catalog, Item, items, size_on_disk
@@ -36,6 +36,8 @@ class Wish:
         age: Only what is at least so old (s). None: images, bases, packages, logs and the engine's from `CACHE_AGE` on,
             squashed layers and leftovers at any age.
         keep: Ids of images that stay.
+        unused: Only packages and layers that nothing used for so long (s), these then also if an image has them; None
+            for what `age` says.
         dry_run: Only say what would go.
     """
 
@@ -43,6 +45,7 @@ class Wish:
     age: float | None = None
     keep: frozenset[str] = frozenset()
     dry_run: bool = False
+    unused: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Removed:
     """One thing that went, or would go.
 
     Attributes:
-        kind: `image`, `layer`, `base`, `wheel`, `package`, `choice`, `log`, `lock`, `leftover`, `tag`.
+        kind: `image`, `layer`, `made` (a layer that was made without an image's tar), `base`, `wheel`, `package`,
+            `choice`, `list`, `log`, `lock`, `leftover`, `tag`.
         name: Id, file's name, or tag.
         size: Bytes; of a tag all of its layers, also those that others share.
         reason: Why nothing needs it.
@@ -135,9 +139,15 @@ def _images(wish: Wish, entries: Sequence[Entry], catalog: Catalog, config: Conf
 def _store(wish: Wish, entries: Sequence[Entry], catalog: Catalog, report: Report, reporter: Reporter) -> None:
     ids = {*catalog.ids(), *(entry.id for entry in entries)} - {r.name for r in report.removed if r.kind == "image"}
     layers = {diff_id.removeprefix("sha256:") for entry in entries for diff_id in entry.config.diff_ids}
+    found = list(items(catalog.path))
+    used = {item.name: item.changed for item in found if item.kind == "layer"}
+    bases = {item.path: _layers_of(item.path) for item in found if item.kind == "base"}
+    # A base is of use as long as its squashed layers are, and those stay as long as it does: the next image has them.
+    found = [_with_layers(item, bases, used) for item in found]
+    based = {name for item in found if item.kind == "base" and not _old(item, wish) for name in bases[item.path]}
     going = []
-    for item in items(catalog.path):
-        reason = _reason(item, wish, ids, layers)
+    for item in found:
+        reason = _reason(item, wish, ids, layers, based, bases)
         if reason is None or (report.busy and not _is_dead(item, catalog)):
             continue
         going.append(item)
@@ -151,21 +161,42 @@ def _is_dead(item: Item, catalog: Catalog) -> bool:
     return item.kind == "leftover" and item.path.parent == catalog.path / "tmp"
 
 
-def _reason(item: Item, wish: Wish, ids: Collection[str], layers: Collection[str]) -> str | None:
-    age = time.time() - item.changed
+def _with_layers(item: Item, bases: Mapping[Path, set[str]], used: Mapping[str, float]) -> Item:
+    times = [used[name] for name in bases.get(item.path, ()) if name in used]
+    return replace(item, changed=max(item.changed, *times)) if times else item
+
+
+def _old(item: Item, wish: Wish) -> bool:
+    """Whether a cache that can be made anew was not used for long."""
+    limit = wish.age if wish.unused is None or item.kind in ("base", "log") else wish.unused
+    return time.time() - item.changed >= (CACHE_AGE if limit is None else limit)
+
+
+def _reason(
+    item: Item,
+    wish: Wish,
+    ids: Collection[str],
+    layers: Collection[str],
+    based: Collection[str],
+    bases: Mapping[Path, set[str]],
+) -> str | None:
     if item.kind == "leftover":
         return "of a process that was killed"
     if item.kind == "lock":
         return "nobody waits on it" if item.name not in ids else None
+    old = _old(item, wish)
     if item.kind == "layer":
-        return "in no image of the catalog" if item.name not in layers and age >= (wish.age or 0) else None
-    old = age >= (CACHE_AGE if wish.age is None else wish.age)
-    if item.kind in PACKAGES:
+        if wish.unused is not None:
+            # Nor do images need theirs: these are files of their own.
+            return "not used for long" if old else None
+        age = time.time() - item.changed
+        return "in no image of the catalog" if item.name not in {*layers, *based} and age >= (wish.age or 0) else None
+    if item.kind in (*PACKAGES, "made"):
         # No image needs them, and the next one may: they were used when a file's time says so.
         return "not used for long" if old else None
     if item.kind == "log":
         return "of no image of the catalog" if item.name not in ids and old else None
-    return "in no image of the catalog" if old and not _layers_of(item.path) & {*layers} else None
+    return "in no image of the catalog" if old and not bases[item.path] & {*layers} else None
 
 
 def _layers_of(base: Path) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcbinder.model import Checkout, Plan, Step
-from hpcbinder.plan import Resolver, load_packs, make_plan
+from hpcbinder.plan import CondaResolver, Resolver, load_packs, make_plan
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -45,6 +45,7 @@ def plan_of(
     without: Collection[str] = (),
     packs: Collection[Path] = (),
     resolver: Resolver | None = None,
+    conda: CondaResolver | None = None,
     **changes: Any,
 ) -> Plan:
     """Write the files, and plan the folder; without a resolver, versions are left to the build."""
@@ -56,6 +57,7 @@ def plan_of(
         architecture="amd64",
         without=without,
         resolver=resolver,
+        conda=conda,
     )
 
 

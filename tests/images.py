@@ -62,7 +62,8 @@ class Line:
 
 @pytest.fixture(scope="session")
 def line(rig: Rig, dockerd: Dockerd) -> Line:
-    folder = rig.folder / "line"
+    # Each process that runs tests has one, which nobody else empties.
+    folder = rig.folder / f"line{os.environ.get('PYTEST_XDIST_WORKER', '')}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o755)
     home = folder / "home"

@@ -127,7 +127,8 @@ def _differences(ours: Tree, theirs: Tree) -> Iterator[str]:
         yield f"{name}: a link"
     for name in sorted(ours.files.keys() & theirs.files.keys()):
         (mode, mine), (their_mode, other) = ours.files[name], theirs.files[name]
-        if mode != their_mode:
+        # RECORD is the installer's: pip's is nobody's program, uv's has the mode of the one in the wheel.
+        if mode != their_mode and not name.endswith(".dist-info/RECORD"):
             yield f"{name}: {mode:o} and {their_mode:o}"
         if mine != other and _meaning(name, mine) != _meaning(name, other):
             yield f"{name}: other content"

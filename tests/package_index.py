@@ -192,8 +192,12 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
         f"{STEM}.py": f"VERSION = {VERSION!r}\\n",
         f"{info}/METADATA": open("PKG-INFO").read(),
         f"{info}/WHEEL": "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
-        f"{info}/RECORD": "",
     }
+    rows = []
+    for path, text in content.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        rows.append(f"{path},sha256={digest},{len(text.encode())}\\n")
+    content[f"{info}/RECORD"] = "".join(rows) + f"{info}/RECORD,,\\n"
     name = f"{STEM}-{VERSION}-py3-none-any.whl"
     with zipfile.ZipFile(os.path.join(directory, name), "w") as archive:
         for path, text in content.items():

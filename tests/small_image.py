@@ -19,6 +19,7 @@ from hpcbinder.model import BaseRef, Entry, ImageConfig
 from hpcbinder.register import image_kernels
 from hpcbinder.squashfs import Image
 from rig import Rig, packages
+from rig.process import locked
 
 PATH = f"{contract.ENV_PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENV = {"PATH": PATH, "IMAGE_ID": "small", "GREETING": 'it\'s a "test" $HOME'}
@@ -47,9 +48,10 @@ def small_image(rig: Rig) -> Entry:
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     squashfs = folder / f"python{PYTHON}.squashfs"
     recipe = folder / f"python{PYTHON}.recipe"
-    if not squashfs.exists() or not recipe.exists() or recipe.read_bytes() != Path(__file__).read_bytes():
-        make(folder / f"root-{os.getpid()}", squashfs)
-        recipe.write_bytes(Path(__file__).read_bytes())
+    with locked(folder / "lock"):
+        if not squashfs.exists() or not recipe.exists() or recipe.read_bytes() != Path(__file__).read_bytes():
+            make(folder / f"root-{os.getpid()}", squashfs)
+            recipe.write_bytes(Path(__file__).read_bytes())
     return entry_of(squashfs)
 
 

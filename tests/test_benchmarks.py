@@ -90,3 +90,75 @@ def test_memory_is_that_of_the_largest_moment(measure: Callable[[list[str]], Any
 def test_a_command_that_fails_is_no_figure(measure: Callable[[list[str]], Any]) -> None:
     with pytest.raises(Exception, match="(?s)exit 3.*this went wrong"):
         measure(["sh", "-c", "echo this went wrong >&2; exit 3"])
+
+
+LINK = {"part": "seen", "packages": 40, "files": 0, "size": 1, "cpu": 1.0, "merge": 0.0, "own": 0, "load": 0.0}
+LOCK = {**LINK, "part": "unseen", "packages": 10, "wall": 1.0}
+EQUAL = {
+    "name": "data",
+    "asked": 2,
+    "packages": 3,
+    "files": 4,
+    "different": [],
+    "check": "No broken requirements found.",
+    "versions": 3,
+    "imported": 2,
+    "failed": {},
+    "neither": {"mpi4py": "no libmpi.so"},
+    "extensions": 1,
+    "bad": [],
+    "kernels": ["python3"],
+    "seconds": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("figures", "equal", "verdicts"),
+    [
+        (
+            [
+                {**LINK, "tool": "hpcbinder", "wall": 4.0, "peak": 299_000_000},
+                {**LINK, "tool": "docker", "wall": 60.0, "peak": 1},
+                {**LINK, "tool": "apptainer", "wall": 60.0, "peak": 1},
+            ],
+            [EQUAL],
+            ["holds"] * 4,
+        ),
+        (
+            [
+                {**LINK, "tool": "hpcbinder", "wall": 5.1, "peak": 301_000_000},
+                {**LINK, "tool": "docker", "wall": 60.0, "peak": 1},
+                {**LINK, "tool": "apptainer", "wall": 60.0, "peak": 1},
+            ],
+            [
+                {**EQUAL, "different": ["x: 644 and 755"]},
+                {**EQUAL, "failed": {"six": "gone"}},
+                {**EQUAL, "versions": 2},
+            ],
+            ["**does not hold**"] * 6,
+        ),
+        (
+            [
+                # The merge comes on top of one and a half times uv.
+                {**LOCK, "tool": "hpcbinder", "wall": 1.8, "merge": 0.4, "own": 200_000_000, "peak": 1},
+                {**LOCK, "tool": "uv", "wall": 1.0, "peak": 1},
+                {**LOCK, "packages": 20, "tool": "hpcbinder", "wall": 1.8, "own": 400_000_000, "peak": 1},
+                {**LOCK, "packages": 20, "tool": "uv", "wall": 1.0, "peak": 1},
+            ],
+            [{**EQUAL, "check": None, "versions": 0, "kernels": []}],
+            ["holds", "**does not hold**", "holds", "**does not hold**", "holds"],
+        ),
+    ],
+)
+def test_claims_about_assembling_hold_by_the_figures_alone(
+    tmp_path: Path, figures: list[dict[str, Any]], equal: list[dict[str, Any]], verdicts: list[str]
+) -> None:
+    machine = {"date": "", "cores": 2, "memory": 1, "system": "", "user": "", "programs": {}, "rounds": 1}
+    file, page = tmp_path / "results.json", tmp_path / "page.md"
+    found = {"machine": machine, "figures": figures, "courses": [], "equal": equal, "left_out": []}
+    file.write_text(json.dumps(found))
+    rows = [line for line in benchmark("assemble.report", file).splitlines() if "hold" in line]
+    assert [row.split("|")[-2].strip() for row in rows] == verdicts
+    page.write_text((ROOT / "docs/performance-assemble.md").read_text())
+    benchmark("assemble.report", file, page)
+    assert "does not hold" in page.read_text() or set(verdicts) == {"holds"}

@@ -36,6 +36,8 @@ def make_demo() -> str:
     return done.stdout + done.stderr
 
 
+# Where a daemon is up already, so that the folders in /run which daemons share stay until both are down.
+@pytest.mark.xdist_group("engines")
 @pytest.mark.heavy
 def test_the_demo_runs_and_a_second_time_finds_everything_there(demo: Path) -> None:
     first = make_demo()

@@ -11,10 +11,24 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"squashfs", "sif", "model", "contract", "debian", "errors", "process", "progress", "text", "buildpacks"},
-    {"image", "catalog", "config", "registry"},
+    {"image", "catalog", "config", "output", "registry"},
     {"source", "plan", "convert", "runtime", "look"},
-    {"engine", "bases", "interpreters", "lock", "register", "wheels"},
-    {"builders", "build", "converting", "doctor", "gc", "placing", "publish", "transport"},
+    {"apt", "engine", "bases", "conda", "interpreters", "lock", "register", "wheels"},
+    {
+        "builders",
+        "build",
+        "converting",
+        "doctor",
+        "extending",
+        "gc",
+        "placing",
+        "publish",
+        "repointing",
+        "statistics",
+        "transport",
+        "verify",
+        "warming",
+    },
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -221,7 +221,7 @@ def test_run_without_a_command_is_jupyterlab_on_a_copy(
         urls = (word for text in process.stdout for word in str(text).split() if word.startswith("http://127.0.0.1"))
         url, _, token = next(urls).partition("/lab?token=")
         request = urllib.request.Request(f"{url}/api/contents", headers={"Authorization": f"token {token}"})
-        for _ in range(100):  # the URL is printed just before the server listens
+        for _ in range(600):  # the URL is printed just before the server listens
             try:
                 listing = json.load(urllib.request.urlopen(request, timeout=30))
                 break

@@ -27,6 +27,9 @@ from hpcbinder.cli.session import Session
 @click.option("--no-register", is_flag=True, help="Stop before registering kernels.")
 @click.option("--rebuild", is_flag=True, help="Build even if the catalog has this image.")
 @click.option("--push", metavar="REGISTRY/NAME[:TAG]", help="Push the image there in the end (see `hpcbinder push`).")
+@click.option(
+    "--verify", is_flag=True, help="Run its notebooks in the end (see `hpcbinder verify`); 12 if one does not run."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object on stdout at the end.")
 @click.pass_obj
 def build_command(
@@ -46,8 +49,9 @@ def build_command(
     no_register: bool,
     rebuild: bool,
     push: str | None,
+    verify: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Fetch, detect, plan, build, convert and register SRC: from a link to a kernel.
 
     SRC is a git URL (https, ssh, file), gh:org/repo, gl:group/repo, a DOI or another name of a dataset
@@ -73,12 +77,25 @@ def build_command(
     )
     with session.reporter as reporter:
         entry = build(request, session.config, session.catalog, reporter)
+    found = None
+    if verify:
+        from hpcbinder.cli.verify import DOES_NOT_RUN, as_object, verified
+        from hpcbinder.verify import Wish
+
+        found = verified(session, entry, Wish())
     if as_json:
         from hpcbinder.cli.output import build_result
 
         pushed = [{"reference": reference, "digest": digest} for reference, digest in entry.pushed.items()]
-        click.echo(json.dumps({**build_result(entry), "pushed": pushed[0] if pushed else None}))
+        told = {**build_result(entry), "pushed": pushed[0] if pushed else None}
+        click.echo(json.dumps({**told, "verified": as_object(found)} if found else told))
     else:
         from hpcbinder.cli.output import built
 
         built(entry)
+        if found is not None:
+            from hpcbinder.cli.verdicts import verdicts
+
+            click.echo()
+            verdicts(found)
+    return DOES_NOT_RUN if found is not None and not found.passed else 0

@@ -34,6 +34,13 @@ class Age(click.ParamType[float]):
     type=Age(),
     help="Only what is at least so old, e.g. 12h, 30d, 2w. Default: 30d, and 0 for layers and leftovers.",
 )
+@click.option(
+    "--unused-for",
+    "unused",
+    metavar="AGE",
+    type=Age(),
+    help="Squashed packages and layers that nothing used for so long, whichever image has them.",
+)
 @click.option("--keep", metavar="ID", multiple=True, shell_complete=complete_id, help="An image that stays.")
 @click.option(
     "--engine",
@@ -49,15 +56,20 @@ def gc_command(
     session: Session,
     images: bool,
     age: float | None,
+    unused: float | None,
     keep: tuple[str, ...],
     engine: str | None,
     no_engine: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Remove what nothing needs any more: squashed layers and bases of no image, packages that were not used for long,
-    old logs, what killed builds left, and old images of ours in the engine. Never what a kernel points at. Images of
-    the catalog only with --images.
+    """Remove what nothing needs any more: squashed layers and bases of no image, squashed packages and layers made of
+    them that were not used for long, old logs, what killed builds left, and old images of ours in the engine. Never
+    what a kernel points at. Images of the catalog only with --images.
+
+    An image is a file of its own, which needs none of the packages and layers it was made of: they are kept for the
+    next one. --unused-for says for how long, counted from the last image that was made of them, in place of 30d (of
+    layers: of as long as the catalog has an image with them).
 
     The engine's build cache is its own matter (docker builder prune, podman system prune).
     """
@@ -70,7 +82,7 @@ def gc_command(
     if engine and no_engine:
         raise click.UsageError("--engine and --no-engine exclude each other")
     session.setting({"build.engine": engine})
-    wish = Wish(images, age, check_keep(keep, session.catalog), dry_run)
+    wish = Wish(images, age, check_keep(keep, session.catalog), dry_run, unused)
     chosen: Engine | None = None
     if not no_engine:
         try:

@@ -38,7 +38,7 @@ def show_command(session: Session, id_: str, packages: bool, as_json: bool) -> N
     if as_json:
         click.echo(json.dumps(to_json(entry), indent=2))
     else:
-        show(entry, packages=packages)
+        show(entry, packages=packages, verified=session.catalog.verified(entry))
 
 
 @click.command("rm")

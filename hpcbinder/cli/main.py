@@ -21,6 +21,7 @@ COMMANDS = {
     "build": ("build", "Fetch, detect, plan, build, convert and register: from a link to a kernel."),
     "plan": ("plan", "Show what would be done and why, without doing it."),
     "run": ("run", "Run a command, or JupyterLab, inside an image."),
+    "verify": ("verify", "Say whether a repository's notebooks really run in its image."),
     "list": ("images", "List the images of the catalog."),
     "show": ("images", "Show everything known about an image."),
     "rm": ("images", "Remove an image and its kernels."),
@@ -37,6 +38,9 @@ COMMANDS = {
     "diff": ("files", "Show what differs between two images."),
     "check": ("files", "Read a whole image and say what is damaged."),
     "logs": ("logs", "Show what was said while an image was built."),
+    "extend": ("extend", "Make a new image of one, with packages added."),
+    "warm": ("warm", "Squash packages ahead, so that images with them are made in seconds."),
+    "stats": ("stats", "Say what images have in common, and what that saves."),
     "gc": ("gc", "Remove what nothing needs any more."),
     "doctor": ("doctor", "Say what this machine has, what is missing and what to do."),
     "completion": ("completion", "Print the script that makes a shell complete the words."),
@@ -58,6 +62,7 @@ Exit codes:
   9  run: no runtime here can run the image
   10  registry: a pull, a push or a login failed
   11  diff: the images differ
+  12  verify: a notebook does not run
   130  interrupted
   141  nobody reads any more what is said (stderr was closed in the middle of the work)
 `run` otherwise exits with the status of the command it ran.

@@ -6,9 +6,11 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from hpcbinder.contract import LABEL_PREFIX, LEVEL_LABEL, OWN_LEVEL
 from hpcbinder.model import Entry, Lock, Python, to_json
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from hpcbinder.converting import Conversion
     from hpcbinder.doctor import Diagnosis
     from hpcbinder.gc import Report
+    from hpcbinder.statistics import Statistics
+    from hpcbinder.warming import Warmed
 
 
 def build_result(entry: Entry) -> dict[str, Any]:
@@ -74,15 +78,14 @@ def convert_result(done: Conversion) -> dict[str, Any]:
 
 def converted(done: Conversion) -> None:
     """What `convert` made, a line each."""
-    console = _console()
+    # Without what draws tables, which takes a while to import.
     layers = f"{done.layers} layer{'s' * (done.layers != 1)}, {done.new_layers} of them new"
     if not done.layers:
         layers = "layers as they are" if set(done.products) == {"oci"} else "blocks copied as they are"
     total = sum(done.timings.values())
-    console.print(f"{done.name}  {done.compression['name']}, {layers}, {total:.1f} s", markup=False)
+    click.echo(f"{done.name}  {done.compression['name']}, {layers}, {total:.1f} s")
     for form, made in done.products.items():
-        text = f"  {form:<12} {human_size(made.size):>8}  {printable(str(made.path))}"
-        console.print(text, markup=False, soft_wrap=True)
+        click.echo(f"  {form:<12} {human_size(made.size):>8}  {printable(str(made.path))}")
 
 
 def image_table(entries: Sequence[Entry], store: Path) -> None:
@@ -105,11 +108,12 @@ def image_table(entries: Sequence[Entry], store: Path) -> None:
     _print(table)
 
 
-def show(entry: Entry, *, packages: bool = False) -> None:
+def show(entry: Entry, *, packages: bool = False, verified: Mapping[str, str] | None = None) -> None:
     """Everything about one image.
 
     Args:
         packages: List all packages; else how many there are, and those that the repository asks for.
+        verified: What the catalog keeps of `hpcbinder verify`.
     """
     kept = "committed" if entry.commit else "as the archive has them"
     files = "as they were in the folder, uncommitted" if entry.uncommitted else kept
@@ -125,10 +129,13 @@ def show(entry: Entry, *, packages: bool = False) -> None:
         ("buildpacks", ", ".join(f"{p.name} {p.version} ({p.origin})" for p in entry.buildpacks)),
         ("image", f"{entry.image['name']}  {entry.image['digest']}"),
         ("built by", _builder(entry)),
+        *([("parent", entry.parent)] if entry.parent else []),
+        *([("added", ", ".join(entry.added))] if entry.added else []),
         ("layers", str(len(entry.config.diff_ids))),
         ("size", human_size(entry.size)),
         *([("compression", _compression(entry))] if entry.compression.get("name") else []),
         ("created", time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(entry.created))),
+        *([("verified", _verified(verified))] if verified else []),
     ]
     rows += [(name, path) for name, path in entry.formats.items()]
     rows += [("kernel", f"{k.display_name} ({k.name}, {k.language})") for k in entry.kernels]
@@ -150,9 +157,21 @@ def show(entry: Entry, *, packages: bool = False) -> None:
     _print(table)
 
 
+def _verified(found: Mapping[str, str]) -> str:
+    created = found.get("created", "")
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(int(created))) if created.isdecimal() else "at some time"
+    return f"{when}, network {found.get('network', '')}: {found.get('summary', '')}"
+
+
 def _builder(entry: Entry) -> str:
     engine = entry.image.get("engine", "")
-    return "no engine: assembled of squashed packages" if engine == "none" else engine
+    if entry.parent:
+        return "no engine: squashed packages merged on top of its parent"
+    if engine != "none":
+        return engine
+    ran, by = entry.image.get("ran", ""), entry.image.get("ran_by", "")
+    rest = f"; {ran} was run {f'by {by}' if by else 'for an image before'}" if ran else ""
+    return f"no engine: assembled of squashed packages{rest}"
 
 
 _LEVELS = {
@@ -200,6 +219,65 @@ def swept(report: Report) -> None:
     tags = sum(1 for removed in report.removed if removed.kind == "tag")
     text = f"{verb}: {human_size(report.size)} of the store" if len(report.removed) > tags else "nothing of the store"
     console.print(f"{text}, {tags or 'no'} image{'s' if tags != 1 else ''} of the engine", markup=False)
+
+
+def warmed_page(warmed: Warmed) -> None:
+    """What `warm` squashed."""
+    console = _console()
+    table = _table("WHAT", "NEW", "THERE", "REFUSED", "FILE")
+    for part in warmed.parts:
+        table.add_row(
+            _cell(part.what),
+            *(str(number) for number in (part.new, part.there, len(part.refused))),
+            _cell(part.file),
+        )
+    _print(table)
+    for part in warmed.parts:
+        if part.left:
+            console.print(f"left out: {printable(part.what)} {printable(part.left)}", markup=False, soft_wrap=True)
+        for package, reason in part.refused.items():
+            text = f"refused: {printable(package or part.file)}: {printable(reason)}"
+            console.print(text, markup=False, soft_wrap=True)
+    totals = f"{warmed.new} new, {warmed.there} there already, {warmed.refused} refused"
+    text = f"{totals}; {warmed.compression}, in {printable(str(warmed.store))}"
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def statistics_page(found: Statistics, top: int) -> None:
+    """What `stats` found: images, kinds of layers, packages."""
+    from hpcbinder.statistics import KINDS
+
+    console = _console()
+    images = f"{found.images} image{'s' * (found.images != 1)}"
+    rows = [
+        (f"{images}, were each one SIF", found.alone),
+        ("their files on disk", found.files),
+        *(((f"  {form}", size)) for form, size in sorted(found.formats.items())),
+        ("the different layers that they were made of", found.layers),
+        ("layers that were squashed once for several images", found.saved),
+    ]
+    table = _table("", "")
+    table.show_header = False
+    for what, size in rows:
+        table.add_row(what, human_size(size))
+    reflinked = "not to be seen" if found.reflinked is None else human_size(found.reflinked)
+    table.add_row("of the files: blocks that others have too (reflinks)", reflinked)
+    _print(table)
+    console.print()
+    kinds = _table("KEPT", "FILES", "SIZE", "IN IMAGES", "SAVED")
+    for name, kind in found.kinds.items():
+        used = f"{kind.used} in {kind.uses} places" if kind.used else ""
+        kinds.add_row(KINDS[name], str(kind.files), human_size(kind.size), used, human_size(kind.saved))
+    _print(kinds)
+    if shown := found.packages[:top]:
+        console.print()
+        packages = _table("PACKAGE", "VERSION", "IMAGES", "SIZE", "SAVED")
+        for package in shown:
+            sizes = (human_size(package.size), human_size(package.saved))
+            packages.add_row(_cell(package.name), _cell(package.version), str(package.images), *sizes)
+        _print(packages)
+        if len(found.packages) > len(shown):
+            console.print(f"and {len(found.packages) - len(shown)} more: --top says how many", markup=False)
 
 
 def diagnosis(found: Diagnosis) -> None:

@@ -49,7 +49,7 @@ def file(tmp_path: Path) -> Path:
 
 def hpcbinder(*arguments: object, **variables: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "hpcbinder", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, env={**os.environ, **variables}, timeout=60)
+    return subprocess.run(command, capture_output=True, env={**os.environ, **variables}, timeout=300)
 
 
 def test_ls_lists_a_folder_a_file_and_everything(file: Path) -> None:

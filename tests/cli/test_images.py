@@ -52,7 +52,7 @@ def hpcbinder(store: Path, *arguments: str, **variables: str) -> subprocess.Comp
     command = [sys.executable, "-m", "hpcbinder", "--store", str(store), *arguments]
     nowhere = {"HPCBINDER_BUILD_ENGINE": "docker", "HPCBINDER_BUILD_DOCKERD": "unix:///nowhere.sock"}
     environment = {**os.environ, **nowhere, "PATH": "/usr/bin:/bin", **variables}
-    return subprocess.run(command, cwd=store.parent, capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(command, cwd=store.parent, capture_output=True, text=True, env=environment, timeout=300)
 
 
 @pytest.fixture

@@ -169,6 +169,15 @@ def test_packages_go_when_they_were_not_used_for_long(store: Store) -> None:
     assert store.gc("--older-than", "1d")["size"] == 3 * 8192
 
 
+def test_what_is_known_of_debian_packages_goes_likewise(store: Store) -> None:
+    names = (f"lists/{'a' * 64}.xz", f"resolved/{'b' * 64}.json", f"sets/{'c' * 64}-{'d' * 64}.json")
+    aged = [old(store.file(f"debian/{name}"), 40 * DAY) for name in names]
+    used = [old(store.file(f"debian/{name.replace('a', 'e')}"), DAY) for name in names[:1]]
+    assert set(store.removed()) == set(zip(("list", "choice", "choice"), (path.name for path in aged), strict=True))
+    assert not any(path.exists() for path in aged)
+    assert all(path.exists() for path in used)
+
+
 def test_packages_stay_while_somebody_builds_with_them(store: Store) -> None:
     aged = packages(store, 40 * DAY)
     with builder(store) as process:
@@ -178,6 +187,37 @@ def test_packages_stay_while_somebody_builds_with_them(store: Store) -> None:
     shown = store.run("gc", "--no-engine").stdout
     assert aged[0].name in shown and aged[1].name in shown
     assert aged[2].name not in shown
+
+
+def test_layers_that_were_made_stay_as_long_as_they_are_used(store: Store) -> None:
+    """The notebook server's and steps' layers: no tar of an image is made of them."""
+    young = store.file(f"layers/{'d' * 64}-gzip6-131072-v3-made.squashfs")
+    aged = old(store.file(f"layers/{'e' * 64}-gzip6-131072-v3-made.squashfs"), 40 * DAY)
+    assert store.removed() == [("made", aged.name)]
+    assert young.exists()
+    assert store.removed("--unused-for", "0") == [("made", young.name)]
+
+
+def test_unused_layers_of_images_go_only_when_asked_for(store: Store) -> None:
+    store.image("chirp-0123456789ab")
+    aged, young = store.layer(LAYERS[0], age=40 * DAY), store.layer(LAYERS[1], age=DAY)
+    wheel = old(store.file(f"wheels/{'1' * 64}.whl"), 3 * DAY)
+    log = old(store.file("logs/gone-0123456789ab/1/log.jsonl"), 3 * DAY).parent.parent
+    assert store.removed() == []
+    assert store.removed("--unused-for", "30d") == [("layer", aged.name)]
+    assert store.removed("--unused-for", "2d") == [("wheel", wheel.name)]
+    assert young.exists() and log.exists()
+    assert store.images() == ["chirp-0123456789ab"]
+
+
+def test_a_bases_layer_stays_as_long_as_the_base(store: Store) -> None:
+    """What `warm` squashed ahead is in no image yet."""
+    folder = base(store, "a" * 16, b"of a base")
+    layer = store.layer(f"sha256:{hashlib.sha256(b'of a base').hexdigest()}")
+    # The layer was used, and so the base was.
+    assert store.removed() == []
+    old(layer, 40 * DAY)
+    assert store.removed() == [("layer", layer.name), ("base", folder.name)]
 
 
 def test_an_age_for_all(store: Store) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
-WAIT = 40
+WAIT = 120
 Processes = dict[int, str]
 """Process id -> command line."""
 
@@ -84,7 +84,7 @@ def since(before: Processes) -> Processes:
     return {pid: line for pid, line in processes().items() if pid not in before}
 
 
-def left_over(before: Processes, seconds: float = 10.0) -> list[str]:
+def left_over(before: Processes, seconds: float = 60.0) -> list[str]:
     """What started since `before` and is still there after at most `seconds`."""
     end = time.monotonic() + seconds
     while since(before) and time.monotonic() < end:
@@ -108,9 +108,16 @@ def interrupt(kernel: str, folder: str) -> dict[str, Any]:
     """Interrupt Python, then a program that Python waits for; restart; all of it with the same manager."""
     manager, client = start(kernel, folder)
     answers = []
-    for code in ("import time; time.sleep(60)", "import subprocess; subprocess.run(['sleep', '60'])"):
+    for code in (
+        "import time; open('begun', 'w').close(); time.sleep(600)",
+        "import subprocess; subprocess.run(['sh', '-c', 'touch begun; exec sleep 600'])",
+    ):
         asked = client.execute(code)
-        time.sleep(1.5)
+        begun = Path(folder) / "begun"
+        end = time.monotonic() + WAIT
+        while not begun.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        begun.unlink()
         manager.interrupt_kernel()
         answers.append(reply(client, asked)["content"].get("ename"))
         time.sleep(0.5)  # right after an error ipykernel drops what is queued
@@ -150,7 +157,7 @@ def killed(kernel: str, folder: str, chosen: Callable[[Processes, int], list[int
     victims = chosen(since(before), launcher)
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while manager.is_alive() and time.monotonic() < end:
         time.sleep(0.05)
     return {"victims": len(victims), "alive": manager.is_alive()}

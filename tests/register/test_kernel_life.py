@@ -46,7 +46,7 @@ def live(
     def lead(scenario: str, where: Path = folder, **env: str) -> dict[str, Any]:
         environ = {"JUPYTER_PATH": str(prefix / "share/jupyter"), "PATH": "/usr/bin:/bin", **env}
         command = [sys.executable, SCENARIO, scenario, "life", str(where)]
-        seen: dict[str, Any] = json.loads(user.run(command, env=environ, timeout=120).stdout)
+        seen: dict[str, Any] = json.loads(user.run(command, env=environ, timeout=600).stdout)
         assert seen["left"] == []
         assert seen["cores"] == []
         assert not [line for line in Path("/proc/mounts").read_text().splitlines() if "squashfuse" in line]
@@ -107,6 +107,6 @@ def test_an_image_that_is_gone_says_so(live: Callable[..., dict[str, Any]], user
     (folder / "launch.json").write_text(json.dumps(described))
     spec = json.loads((folder / "kernel.json").read_text())
     command = [*spec["argv"][:-1], "/tmp/kernel-1.json"]
-    done = user.run(command, check=False, timeout=30)
+    done = user.run(command, check=False, timeout=120)
     assert done.returncode != 0
     assert "/no/such/image.squashfs" in done.stderr

@@ -57,6 +57,8 @@ class Builder(User):
                 raise RigError(f"no user namespace for an ordinary user: {done.stderr.strip()[-500:]}")
             self._put("containers.conf", _CONTAINERS)
             self._put("storage.conf", self._storage())
+            # Of a session that was killed; no test's.
+            self.run(["sh", "-c", "podman ps --all --external --quiet | xargs --no-run-if-empty podman rm --force"])
         except BaseException:
             self.close()
             raise

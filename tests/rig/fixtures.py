@@ -1,4 +1,5 @@
-"""What tests ask for: ``rig``, its parts by their names (``dockerd``, ``registry``, …), and ``user``; and their order.
+"""What tests ask for: ``rig``, its parts by their names (``dockerd``, ``registry``, …), and ``user``; and their order,
+which of them stay together when several processes share the work among them.
 
 A part that cannot be had on a machine skips its tests with the reason; in CI a skip that is not on
 ``tests/allowed_skips.txt`` is a failure.
@@ -12,12 +13,16 @@ import re
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from . import Apptainer, Builder, Charliecloud, Dockerd, Registry, Rig, RigError, User
+from . import Apptainer, Builder, Charliecloud, Dockerd, Registry, Rig, RigError, User, packages
 
 _PARTS = {"rig", "dockerd", "apptainer", "charliecloud", "registry", "user", "builder"}
+_GROUPS = {"engines": "builder", "docker": "dockerd"}
+"""Who asks for the part is in the group, whose tests are one process's: what they build, others of them find there. The
+first that fits."""
 _ALLOWED = Path(__file__).parent.parent / "allowed_skips.txt"
 
 
@@ -33,7 +38,8 @@ def rig() -> Iterator[Rig]:
 def _borrowed(rig: Rig, name: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(rig.borrowed(name))
+            with packages.machine():
+                stack.enter_context(rig.borrowed(name))
         except RigError as error:
             pytest.skip(f"rig: {error}")
         yield
@@ -82,7 +88,8 @@ def user(rig: Rig) -> Iterator[User]:
 def builder(rig: Rig) -> Builder:
     """An ordinary user with podman and buildah, whose home and images outlive the tests."""
     try:
-        return rig.builder
+        with packages.machine():
+            return rig.builder
     except RigError as error:
         pytest.skip(f"rig: {error}")
 
@@ -98,10 +105,56 @@ def open_tmp_path() -> Iterator[Path]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first, those of the rig then, heavy ones last; a test that asks for a part is one of the rig's."""
+    files: dict[Path, list[pytest.Item]] = {}
     for item in items:
-        if _PARTS & set(getattr(item, "fixturenames", ())):
+        if _PARTS & _asked(item):
             item.add_marker("rig")
+        files.setdefault(item.path, []).append(item)
+    for tests in files.values():
+        # A file's are in one group: what it makes for all of them is made once.
+        sharing = [item for item in tests if not _asked(item).isdisjoint(_GROUPS.values())]
+        names = set().union(*(_asked(item) for item in sharing))
+        for group in [group for group, part in _GROUPS.items() if part in names][:1]:
+            for item in sharing:
+                if item.get_closest_marker("xdist_group") is None:
+                    item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: 2 if item.get_closest_marker("heavy") else 1 if item.get_closest_marker("rig") else 0)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=_turn)
+
+
+def _asked(item: pytest.Item) -> set[str]:
+    return set(getattr(item, "fixturenames", ()))
+
+
+def _turn(item: pytest.Item) -> int:
+    """When it is handed out: the long groups after the fast tests, so that each process has one, and the rest when they
+    end, what takes longest first."""
+    if item.get_closest_marker("xdist_group"):
+        return 1
+    if item.get_closest_marker("heavy"):
+        return 2
+    return 3 if item.get_closest_marker("rig") else 0
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes do not name a test: some hold the time of day (gzip), and all processes must call it the same."""
+    return argname if isinstance(val, bytes) else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist=loadgroup`` what is in no group stays together by files: they have fixtures and folders of their
+    own."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Scheduling(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return str(super()._split_scope(nodeid)).partition("::")[0]
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -125,6 +178,8 @@ def pytest_make_collect_report(
 
 
 def _judge(report: pytest.TestReport | pytest.CollectReport, nodeid: str) -> None:
+    for group in _GROUPS:  # pytest-xdist writes it behind the name
+        nodeid = nodeid.removesuffix(f"@{group}")
     if os.environ.get("CI") and not any(pattern.fullmatch(nodeid) for pattern in allowed_skips(_ALLOWED.read_text())):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"

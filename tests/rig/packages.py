@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -13,6 +14,35 @@ from .process import RigError
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 _OURS = "#!/bin/sh\n# Put here by hpcbinder's test rig while it installs packages; it may be removed.\nexit 101\n"
+
+
+_LOCK = Path("/run/lock/hpcbinder-rig/machine.lock")
+_held = 0
+
+
+@contextlib.contextmanager
+def machine() -> Iterator[None]:
+    """Hold what is there once on a machine: its packages, and folders in /run that a daemon makes.
+
+    Two sessions of tests, or two processes of one, change it one after the other; within one process it may be asked
+    for again. An ordinary user changes nothing, and waits for nobody.
+    """
+    global _held
+    if os.geteuid() != 0:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        if not _held:
+            _LOCK.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(_LOCK.open("a")), fcntl.LOCK_EX)
+        _held += 1
+        stack.callback(_release)
+        yield
+
+
+def _release() -> None:
+    global _held
+    _held -= 1
 
 
 def installed(names: Sequence[str]) -> set[str]:
@@ -46,7 +76,7 @@ def ensure(names: Sequence[str], *, optional: Sequence[str] = ()) -> list[str]:
         return []
     if os.geteuid() != 0:
         raise RigError(f"not installed: {' '.join(wanted)} (run as root: apt-get install {' '.join(wanted)})")
-    with _no_services():
+    with machine(), _no_services():
         done = _apt_install(wanted)
         if done.returncode != 0:
             # A fresh machine's package lists are empty or old.

@@ -1,0 +1,1 @@
+"""`python -m benchmarks.assemble`: images made of squashed packages."""
