@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from hpcbinder.catalog import make_folder, mark_used
-from hpcbinder.conda.installed import FORM, PackageTar
+from hpcbinder.conda.installed import FORM, CondaTar
 from hpcbinder.conda.record import record_path
 from hpcbinder.conda.scripts import harmless, link_scripts
 from hpcbinder.config import SiteConfig
@@ -225,7 +225,7 @@ class CondaStore:
         name = self._name(package, target)
         files = Path(tempfile.mkdtemp(prefix="conda-", dir=scratch))
         try:
-            stream = PackageTar(path, package, target, compilers, files / "files", stopped=stopped.is_set)
+            stream = CondaTar(path, package, target, compilers, files / "files", stopped=stopped.is_set)
             unfinished = files / name
             write_layer(cast("BinaryIO", stream), unfinished, self._options, jobs=jobs)
             unfinished.chmod(0o644)

@@ -8,11 +8,7 @@ from hpcbinder.wheels.archive import Archive, Refused, checked_name
 from hpcbinder.wheels.building import PREFIX as BUILD_PREFIX
 from hpcbinder.wheels.building import BuiltWheel, Place, Source, WheelBuilder
 from hpcbinder.wheels.bytecode import (
-    AGAIN,
-    BATCH_BYTES,
-    BATCH_FILES,
     LARGEST,
-    Compiled,
     Compiler,
     Compilers,
     Interpreter,
@@ -28,24 +24,22 @@ from hpcbinder.wheels.locks import Lock as FileLock
 from hpcbinder.wheels.sdists import choose_sdist
 from hpcbinder.wheels.store import WheelStore
 from hpcbinder.wheels.target import Target
+from hpcbinder.wheels.tarring import PackageTar, padding
 
 __all__ = [
-    "AGAIN",
-    "BATCH_BYTES",
-    "BATCH_FILES",
     "BUILD_PREFIX",
     "FORM",
     "LARGEST",
     "Archive",
     "BuiltWheel",
     "Candidate",
-    "Compiled",
     "Compiler",
     "Compilers",
     "Downloads",
     "FileLock",
     "Interpreter",
     "InterpreterSource",
+    "PackageTar",
     "Place",
     "Refused",
     "Script",
@@ -56,6 +50,7 @@ __all__ = [
     "checked_name",
     "choose_sdist",
     "host_interpreter",
+    "padding",
     "read_script",
     "shebang",
 ]

@@ -41,7 +41,7 @@ def test_bytecode_far_larger_than_its_source(package_index: PackageIndex, instal
 
 
 def test_much_bytecode_in_all(package_index: PackageIndex, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpcbinder.wheels.installed._FREE_BYTECODE", 1 << 20)
+    monkeypatch.setattr("hpcbinder.wheels.tarring._FREE_BYTECODE", 1 << 20)
     line = "x = (" + ",".join(f"'{number:05x}' * 819" for number in range(200)) + ")\n"
     file = wheel(files={f"m{number}.py": f"{line}# {number}\n" for number in range(3)})
     publish(package_index, file)
@@ -54,7 +54,7 @@ def test_much_bytecode_in_all(package_index: PackageIndex, install: Install, mon
     [
         ("bytecode._SECONDS", 1, "m/slow.py' takes more than 1 seconds to compile"),
         ("bytecode._PATIENCE", 1, "m/slow.py' is not compiled after 1 seconds"),
-        ("installed._BUDGET", 0, "compiling it takes more than 0 seconds"),
+        ("tarring._BUDGET", 0, "compiling it takes more than 0 seconds"),
     ],
 )
 def test_a_source_that_takes_long(
