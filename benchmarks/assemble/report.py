@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import page
 from benchmarks.assemble.claims import judge
 from benchmarks.assemble.figures import Figure, Results
 from benchmarks.convert.claims import Claim
@@ -36,48 +37,20 @@ def text(results: Results) -> str:
         "The same tree": _equal(results),
         "Left out": "\n".join(f"- {line}" for line in results.left_out),
     }
-    parts = [_machine(results), *(f"### {title}\n\n{body}" for title, body in sections.items() if body)]
-    return "\n\n".join(parts) + "\n"
+    loads = [figure.load for figure in results.figures]
+    return page.whole(page.machine_line(results.machine, loads), sections)
 
 
-def put(results: Results, page: Path) -> None:
+def put(results: Results, path: Path) -> None:
     """Replace the tables on a page of the documentation."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        sys.exit(f"{page} lacks the lines {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{text(results)}\n{END}{after}")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; all but the first `left` columns are numbers. Nothing if there are no rows."""
-    rows = list(rows)
-    if not rows:
-        return ""
-    marks = ["---" if number < left else "---:" for number in range(len(head))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, marks, *rows))
-
-
-def _machine(results: Results) -> str:
-    machine = results.machine
-    programs = ", ".join(machine["programs"].values())
-    text = (
-        f"{machine['date']}: {machine['cores']} cores, {machine['memory'] / 1e9:.0f} GB, {machine['system']}, "
-        f"as {machine['user']}; {programs}."
-    )
-    if loads := [figure.load for figure in results.figures]:
-        text += (
-            f" Medians of {machine['rounds']} round(s); load before a measurement: median "
-            f"{statistics.median(loads):.1f}, at most {max(loads):.1f}."
-        )
-    return text
+    page.put(text(results), path, BEGIN, END)
 
 
 def _claims(claims: list[Claim]) -> str:
     rows = [
         (claim.text, claim.image, claim.measured, "holds" if claim.holds else "**does not hold**") for claim in claims
     ]
-    return _table(("claim", "with", "measured (ours; theirs)", ""), rows, 4)
+    return page.table(("claim", "with", "measured (ours; theirs)", ""), rows, 4)
 
 
 def _costs(figures: list[Figure], without: Sequence[str]) -> str:
@@ -85,7 +58,7 @@ def _costs(figures: list[Figure], without: Sequence[str]) -> str:
     for tool in dict.fromkeys(figure.tool for figure in figures if figure.tool not in without):
         found = [figure for figure in figures if figure.tool == tool]
         rows.append((_TOOLS[tool], *_cost(found), _size(found)))
-    return _table(("", "wall", "CPU", "memory", "file"), rows)
+    return page.table(("", "wall", "CPU", "memory", "file"), rows)
 
 
 def _growth(results: Results) -> str:
@@ -100,7 +73,7 @@ def _growth(results: Results) -> str:
         found = results.select(part=part, tool=tool, packages=packages)
         files = f"{found[0].files:,}" if found[0].files else ""
         rows.append((str(packages), _TOOLS[tool], files, _size(found), *_cost(found)))
-    return _table(("packages", "by", "files", "file", "wall", "CPU", "memory"), rows, 2)
+    return page.table(("packages", "by", "files", "file", "wall", "CPU", "memory"), rows, 2)
 
 
 def _cost(found: list[Figure]) -> tuple[str, str, str]:
@@ -130,7 +103,7 @@ def _courses(results: Results) -> str:
             ("the store before the first: base, server, downloads", f"{each.empty / 1e9:.2f} GB"),
             ("a build, median", f"{statistics.median(each.walls):.1f} s"),
         ]
-        tables.append(_table(("", ""), rows))
+        tables.append(page.table(("", ""), rows))
     return "\n\n".join(tables)
 
 
@@ -153,7 +126,7 @@ def _equal(results: Results) -> str:
             )
         )
     head = ("environment", "asked for", "packages", "files", "different", "pip check", "versions right", "imported")
-    table = _table((*head, "lab extensions", "kernels"), rows)
+    table = page.table((*head, "lab extensions", "kernels"), rows)
     notes = [f"- {each.name}: {name}: {why}" for each in results.equal for name, why in sorted(each.neither.items())]
     return table + (
         "\n\nImported neither in the image nor in uv's environment:\n\n" + "\n".join(notes) if notes else ""

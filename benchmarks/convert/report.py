@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import page
 from benchmarks.convert.claims import Claim, judge, points
 from benchmarks.convert.figures import Figure, Results
 
@@ -37,39 +38,13 @@ def text(results: Results) -> str:
         "Start of Python with numpy": _starts(results),
         "Left out": "\n".join(f"- {line}" for line in results.left_out),
     }
-    parts = [_machine(results), *(f"### {title}\n\n{body}" for title, body in sections.items() if body)]
-    return "\n\n".join(parts) + "\n"
+    loads = [figure.load for figure in results.figures]
+    return page.whole(page.machine_line(results.machine, loads), sections)
 
 
-def put(results: Results, page: Path) -> None:
+def put(results: Results, path: Path) -> None:
     """Replace the tables on a page of the documentation."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        sys.exit(f"{page} lacks the lines {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{text(results)}\n{END}{after}")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; all but the first `left` columns are numbers. Nothing if there are no rows."""
-    rows = list(rows)
-    if not rows:
-        return ""
-    marks = ["---" if number < left else "---:" for number in range(len(head))]
-    lines = [head, marks, *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _machine(results: Results) -> str:
-    machine = results.machine
-    programs = ", ".join(machine["programs"].values())
-    rounds = "One round" if machine["rounds"] == 1 else f"Medians of {machine['rounds']} rounds"
-    loads = [figure.load for figure in results.figures] or [0.0]
-    return (
-        f"{machine['date']}: {machine['cores']} cores, {machine['memory'] / 1e9:.0f} GB, {machine['system']}, "
-        f"as {machine['user']}; {programs}. {rounds}; load before a measurement: median "
-        f"{statistics.median(loads):.1f}, at most {max(loads):.1f}."
-    )
+    page.put(text(results), path, BEGIN, END)
 
 
 def _images(results: Results) -> str:
@@ -78,7 +53,7 @@ def _images(results: Results) -> str:
         for name, image in results.images.items()
         if name in _compared(results)
     ]
-    return _table(("image", "layers", "files", "bytes"), rows)
+    return page.table(("image", "layers", "files", "bytes"), rows)
 
 
 def _claims(claims: list[Claim]) -> str:
@@ -86,7 +61,7 @@ def _claims(claims: list[Claim]) -> str:
         (claim.text, f"`{claim.image}`", claim.measured, "holds" if claim.holds else "**does not hold**")
         for claim in claims
     ]
-    return _table(("claim", "image", "measured (ours, theirs)", ""), rows, 4)
+    return page.table(("claim", "image", "measured (ours, theirs)", ""), rows, 4)
 
 
 def _costs(results: Results, cached: str) -> str:
@@ -111,7 +86,7 @@ def _costs(results: Results, cached: str) -> str:
                 f"{statistics.median(figure.size for figure in found) / 1e6:.1f} MB",
             )
         )
-    return _table(("image", "from", "by", "", "wall", "CPU", "dockerd's CPU", "memory", "file"), rows, 4)
+    return page.table(("image", "from", "by", "", "wall", "CPU", "dockerd's CPU", "memory", "file"), rows, 4)
 
 
 def _compared(results: Results) -> set[str]:
@@ -146,7 +121,7 @@ def _growth(results: Results) -> str:
         for number in times:
             what = f"{number:,.0f} files" if series == "files" else f"{number:,.0f} MB in 200 files"
             rows.append((what, f"{walls[number]:.2f} s", f"{times[number]:.2f} s", f"{peaks[number] / 1e6:.0f} MB"))
-    table = _table(("one layer of", "wall", "CPU", "memory"), rows)
+    table = page.table(("one layer of", "wall", "CPU", "memory"), rows)
     found = points(results, "files", lambda figure: figure.peak)
     if len(found) >= 2:
         (few, least), *more = found
@@ -165,7 +140,7 @@ def _starts(results: Results) -> str:
         cells = [f"{value:.3f} s" for walls in (start.walls, start.cold) for value in _least_and_middle(walls)]
         rows.append((f"SIF by {_TOOLS[start.tool]}", start.compression, *cells, f"{start.size / 1e6:.1f} MB"))
     head = ("", "", "warm, least", "median", "file not in the page cache, least", "median", "file")
-    return _table(head, rows, 2)
+    return page.table(head, rows, 2)
 
 
 def _least_and_middle(walls: list[float]) -> tuple[float, float]:
