@@ -211,7 +211,7 @@ def test_packages_are_added_to_it_and_its_kernel_has_them(
     stores = (["--store", str(both.store)], both.assembled), ([], both.engine)
     for store, image in stores:
         register = ["--runtime", "apptainer"] if store else ["--no-register"]
-        done = here.hpcbinder(*store, "extend", image["id"], "tabulate==0.9.0", *register, "--json")
+        done = here.hpcbinder(*store, "extend", image["id"], "colour==0.1.5", *register, "--json")
         new = json.loads(done.stdout)
         assert (new["parent"], new["added"]) == (image["id"], ["tabulate 0.9.0"])
         command = [apptainer.path, "-s", "exec", new["formats"]["squashfs"], "python"]
@@ -251,9 +251,9 @@ def test_favourites_are_squashed_ahead_once(both: Both, line: Line, tmp_path: Pa
     assert not list((tmp_path / "store/layers").glob("*.squashfs"))
     names = [part["what"] for part in seen["parts"]]
     assert names[:2] == ["base debian:bookworm", "notebook server on debian:bookworm"]
-    first = warm("-", given="tabulate==0.9.0\n")
+    first = warm("-", given="colour==0.1.5\n")
     assert (first["parts"][-1]["file"], first["exit"]) == ("-", 0) and first["new"] >= 1
-    assert warm("-", given="tabulate==0.9.0\n")["new"] == 0
-    bad = warm("-", check=False, given="tabulate==99\n")
+    assert warm("-", given="colour==0.1.5\n")["new"] == 0
+    bad = warm("-", check=False, given="colour==99\n")
     assert (bad["exit"], bad["refused"]) == (4, 1)
-    assert "tabulate" in bad["parts"][-1]["refused"][""]
+    assert "colour" in bad["parts"][-1]["refused"][""]
