@@ -1,7 +1,8 @@
 """The image contract (docs/image-contract.md), on an image built from a repository that uses everything.
 
-Built by Docker, and by podman and buildah as an ordinary user. Under Docker and podman: read-only, a random UID, no
-network. Under Apptainer and Charliecloud: an ordinary user, `$HOME` bound.
+Built by Docker, and by podman and buildah as an ordinary user; what is assembled is in test_contract_assembled.py.
+Under Docker and podman: read-only, a random UID, no network. Under Apptainer and Charliecloud: an ordinary user,
+`$HOME` bound.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ from hpcbinder.cli.session import Session
 def push_command(session: Session, id_: str, reference: str, as_json: bool) -> None:
     """Push image ID to a registry, from which engines and clusters pull it.
 
-    Without TAG it gets the hex digits at the end of its id. The layers are those the engine has; if it has the image
-    no more, the catalog's squashfs is pushed as one layer. Logins are those of `hpcbinder login`, podman and docker.
+    Without TAG it gets the hex digits at the end of its id. The layers are those the engine has, or those it was
+    assembled of; where they are no more, the catalog's squashfs is pushed as one layer. Logins are those of `hpcbinder
+    login`, podman and docker.
     """
     from hpcbinder.publish import publish
     from hpcbinder.registry import parse_reference
