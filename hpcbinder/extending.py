@@ -22,7 +22,7 @@ from hpcbinder.config import Config
 from hpcbinder.contract import ENV_PREFIX, LABEL_PREFIX, MANIFEST, PACKAGES_DIR
 from hpcbinder.convert import LayerCache, convert
 from hpcbinder.errors import BuildError, ConvertError, DetectError, UsageError
-from hpcbinder.image import dump_config, image_packages
+from hpcbinder.image import DockerArchive, dump_config, image_packages
 from hpcbinder.lock import Resolver
 from hpcbinder.model import Entry, ImageConfig, Lock, LockedPackage, Wanted, fingerprint, to_json
 from hpcbinder.progress import Clock, Reporter
@@ -33,6 +33,7 @@ from hpcbinder.transport import Squashed, is_squashed, squashed_entry
 
 if TYPE_CHECKING:
     from hpcbinder.builders.assembling import Layer
+    from hpcbinder.wheels import Interpreter
 
 ORIGIN = "hpcbinder extend"
 """What a lock of added packages says of where it is from."""
@@ -209,7 +210,7 @@ class _Making:
         with clock("build"):
             lowest = self._lowest()
             options = self._options(lowest)
-            wheels = self._wheels(lowest, options)
+            wheels = self._wheels(options)
             above = (*self._small("gone", self._gone(lowest), options), *map(Layer.of_package, wheels))
             above += self._small("said", self._said(lowest, wheels), options)
             image = _Extended(self._image_config(above), parent.id)
@@ -286,8 +287,8 @@ class _Making:
             raise ConvertError(f"cannot be copied: {error.strerror}", where=str(source.path)) from error
         return path
 
-    def _wheels(self, lowest: Path, options: Options) -> tuple[Path, ...]:
-        from hpcbinder.builders.assembling import base_interpreter, wheel_store
+    def _wheels(self, options: Options) -> tuple[Path, ...]:
+        from hpcbinder.builders.assembling import wheel_store
         from hpcbinder.wheels import Target
 
         store = wheel_store(self._catalog, self._config, options, self._reporter)
@@ -297,10 +298,22 @@ class _Making:
             store.layers(
                 self._lock,
                 target,
-                lambda: base_interpreter(lowest, self._python, self._scratch / "python"),
+                lambda: self._interpreter(options),
                 scratch=self._scratch,
             )
         )
+
+    def _interpreter(self, options: Options) -> Interpreter:
+        """The Python of what the image stands on. Never the image's own: whoever built that may have put anything in
+        its place, and it is started here."""
+        from hpcbinder.bases import Bases
+        from hpcbinder.builders.assembling import base_interpreter
+
+        parent = self._parent.base
+        base = Bases(self._config, parent.architecture, self._reporter).image(parent, self._catalog.bases_dir)
+        cache = LayerCache(self._catalog.layers_dir, options, below=self._catalog.layers_below)
+        paths = cache.ensure(DockerArchive(base.archive), self._scratch, self._reporter)
+        return base_interpreter(paths[-1], self._python, self._scratch / "python")
 
     def _gone(self, lowest: Path) -> dict[str, Any]:
         """What packages leave behind that become another version."""
@@ -413,9 +426,11 @@ def requirements_of(path: Path) -> tuple[str, ...]:
     """
     try:
         with path.open("rb") as file:
-            raw = file.read(1 << 20)
+            raw = file.read(_LIMIT + 1)
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}", where=one_line(str(path), 200)) from None
+    if len(raw) > _LIMIT:
+        raise UsageError(f"is longer than {_LIMIT >> 20} MiB", where=one_line(str(path), 200))
     found = []
     for number, line in enumerate(raw.decode("utf-8", "replace").replace("\\\n", " ").splitlines(), start=1):
         text = line.partition(" #")[0].strip() if not line.lstrip().startswith("#") else ""

@@ -40,6 +40,8 @@ _KINDS = (
     (r"pylock(\.[^.]+)?\.toml", "pylock.toml", ()),
     (r"pixi\.lock", "pixi.lock", ("pixi.toml", "pyproject.toml")),
     (r"(.*\.)?conda-lock\.ya?ml", "conda-lock.yml", ()),
+    (r"conda-linux-64\.lock", "conda-linux-64.lock", ()),
+    (r"conda-linux-aarch64\.lock", "conda-linux-aarch64.lock", ()),
     (r".+\.ya?ml", "environment.yml", ()),
     (r"apt\.txt", "apt.txt", ()),
     (r".+\.(txt|in)", "requirements.txt", ()),
@@ -293,6 +295,12 @@ def _tasks(file: str, wish: Favourites, grounds: Sequence[_Ground], stdin: bytes
 def _of_locks(file: str) -> Iterator[_Task]:
     """An image's locks, each on the base that it is for."""
     for lock in read_locks(Path(file)):
+        if lock.ecosystem == "conda":
+            raise UsageError(
+                "the locks of a conda environment cannot be squashed ahead",
+                where=one_line(file, 200),
+                hint="give the environment.yml, or the explicit list, that it was made of",
+            )
         suite = next((name for name, suite in SUITES.items() if lock.platform.endswith(_glibc(suite.glibc))), None)
         if suite is None or lock.ecosystem != "pypi":
             raise UsageError(

@@ -69,7 +69,8 @@ class Archive:
 
         def once() -> str:
             hashing = hashlib.sha256()
-            with out.open("wb") as file:
+            out.unlink(missing_ok=True)
+            with out.open("xb") as file:
                 for piece in self._pieces(url, size):
                     hashing.update(piece)
                     file.write(piece)

@@ -175,6 +175,19 @@ class Resolver:
         )
 
 
+def sound(deb: Deb) -> bool:
+    """Whether one that was read from a file of a store can be what apt said: its words become paths."""
+    file = _FILE.fullmatch(deb.file)
+    return bool(
+        file
+        and (file["name"], unquote(file["version"]), file["architecture"]) == (deb.name, deb.version, deb.architecture)
+        and _PATH.fullmatch(deb.path)
+        and ".." not in deb.path
+        and re.fullmatch(r"[0-9a-f]{64}", deb.sha256)
+        and 0 <= deb.size <= _LARGEST
+    )
+
+
 def _names(lists: Path) -> list[str]:
     return sorted({name for name, _ in _paragraphs(lists)})
 

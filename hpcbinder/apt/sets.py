@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcbinder.apt.resolving import Deb
+from hpcbinder.apt.resolving import Deb, sound
 from hpcbinder.catalog import make_folder, mark_used, write_atomic
 from hpcbinder.model import fingerprint
 
@@ -58,10 +58,12 @@ class Sets:
             if isinstance(found, list):
                 try:
                     debs = [Deb(**{**deb, "source": tuple(deb["source"])}) for deb in found]
-                except (TypeError, KeyError):
+                    good = all(map(sound, debs))
+                except (TypeError, KeyError, ValueError):
                     continue
-                mark_used(path)
-                return debs
+                if good:
+                    mark_used(path)
+                    return debs
         return None
 
     def keep_resolved(self, wanted: str, lists: str, debs: Sequence[Deb]) -> None:

@@ -52,7 +52,10 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
     "--timeout", metavar="SECONDS", type=_SECONDS, default=3600.0, help="How long a notebook may take (default: 3600)."
 )
 @click.option(
-    "--memory", metavar="SIZE", callback=_size, help="How much memory one may have, as in 4G (default: what is free)."
+    "--memory",
+    metavar="SIZE",
+    callback=_size,
+    help="How much memory one may have, as in 4G (default: nine tenths of what is free).",
 )
 @runtime_option
 @click.option("--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML there, for CI.")

@@ -61,7 +61,8 @@ def warm_command(
     It goes into the first of the sites' stores (store.site) that you may write to, else into yours; --store names
     another. What is there already is left as it is. Exits with 0 if all is there now; what cannot be had does not keep
     the rest from being squashed, and its exit code is 3 (not on the index, or not what it should be), 4 (no versions
-    fit, or the file cannot be read) or 5 (the package is refused, or there is no base).
+    fit, or the file cannot be meant), 5 (the package is refused, or there is no base) or 10 (a registry). A FILE that
+    is not there ends it with 2.
     """
     from hpcbinder.catalog import Catalog
     from hpcbinder.cli.output import warmed_page

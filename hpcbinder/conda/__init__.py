@@ -5,7 +5,8 @@ environment's own Python, and becomes a layer; an environment is a merge of such
 """
 
 from hpcbinder.conda.archive import unpack
+from hpcbinder.conda.channels import Channels
 from hpcbinder.conda.resolver import CondaResolver
 from hpcbinder.conda.store import SUFFIX, CondaLayer, CondaStore
 
-__all__ = ["SUFFIX", "CondaLayer", "CondaResolver", "CondaStore", "unpack"]
+__all__ = ["SUFFIX", "Channels", "CondaLayer", "CondaResolver", "CondaStore", "unpack"]

@@ -27,7 +27,7 @@ from hpcbinder.progress import Reporter
 from hpcbinder.squashfs import Image, Options, write_layer
 from hpcbinder.wheels import Candidate, Compilers, Downloads, Interpreter, Refused, Target, host_interpreter
 
-PythonOf = Callable[[Path, str], Interpreter]
+PythonOf = Callable[[LockedPackage, Path], Interpreter]
 """(package of a Python, its name in the channel) -> how it is started on this machine."""
 
 SUFFIX = ".package"
@@ -169,7 +169,7 @@ class CondaStore:
         if interpreter is None and python_of is not None:
             python = next((package for package in packages if package.name == "python"), None)
             if python is not None:
-                interpreter = python_of(self._fetch(python, downloads), _file(python))
+                interpreter = python_of(python, self._fetch(python, downloads))
         if interpreter is None:
             raise BuildError(
                 f"nothing here makes bytecode for Python {target.python}",

@@ -84,13 +84,23 @@ class LayerCache:
                 self._squash(image, missing, len(set(diff_ids)), scratch, reporter)
         return [self._use(self.path(diff_id)) for diff_id in diff_ids]
 
-    def ensure_made(self, identity: str, make: Callable[[Path], None], scratch: Path, reporter: Reporter) -> Path:
+    def ensure_made(
+        self,
+        identity: str,
+        make: Callable[[Path], None],
+        scratch: Path,
+        reporter: Reporter,
+        *,
+        shared: bool = True,
+    ) -> Path:
         """Have a layer that is of no image's tar.
 
         Args:
             identity: `sha256:…` of what it is made of.
             make: Writes it; the same bytes for the same identity.
             scratch: Folder for unfinished files, on the cache's file system.
+            shared: It may be taken from the folders below. What scripts of a repository or a package made is not: it
+                stays with whoever ran them.
 
         Returns:
             Its file.
@@ -100,7 +110,7 @@ class LayerCache:
         """
         path = self.made(identity)
         make_folder(self._folder)
-        if self._find(path) is None:
+        if not path.exists() and (not shared or self._find(path) is None):
             with self._lock(path, reporter):
                 if not path.exists():
                     unfinished = scratch / path.name

@@ -156,7 +156,7 @@ class Secluded:
     def _command(self, argv: Sequence[str], binds: Sequence[str]) -> Command:
         settings = dataclasses.replace(self._settings, binds=(*self._settings.binds, *binds))
         # Neither the person's home nor the job's temporary folder is shown.
-        environ = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
+        environ = {name: value for name, value in os.environ.items() if name != "TMPDIR" and not _personal(name)}
         environ = {**host_environment(environ), "HOME": str(self._room / "home")}
         try:
             description = describe(self._entry, settings, argv=argv, environ=environ)
@@ -172,7 +172,14 @@ class Secluded:
         words = [*command.argv[:at], *options, *command.argv[at:]]
         if self._how == "namespace":
             words = [sys.executable, "-I", "-S", str(Path(__file__).with_name("offline.py")), *words]
-        return dataclasses.replace(command, argv=tuple(words))
+        # Not the prologue's either: it is for the person's own containers, which may see the person's folders.
+        env = {name: value for name, value in command.env.items() if not _personal(name) or "ENV_" in name}
+        return dataclasses.replace(command, argv=tuple(words), env=env)
+
+
+def _personal(name: str) -> bool:
+    """A variable that tells Apptainer what to show in every container (APPTAINER_BIND, APPTAINERENV_TOKEN)."""
+    return name.startswith(("APPTAINER", "SINGULARITY"))
 
 
 def _watch(child: subprocess.Popen[bytes], said: deque[bytes], seconds: float, memory: int) -> str:

@@ -121,6 +121,11 @@ class GitCommand:
             self._environment["GIT_SSL_CAINFO"] = str(site.ca_certificates)
 
     def _login(self, remote: Remote | None) -> None:
+        if remote is not None and not remote.named:
+            # The person's helpers and keys would open what only the person may see, and a redirect lead into the site.
+            self._settings += ["credential.helper=", "http.followRedirects=false", "http.extraHeader="]
+            self._environment["GIT_ALLOW_PROTOCOL"] = "http:https"
+            self._environment["GIT_CONFIG_GLOBAL"] = os.devnull
         if remote is None or remote.username is None:
             return
         origin = re.match(r"https?://[^/]+", remote.url)

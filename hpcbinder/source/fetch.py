@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hpcbinder.catalog import remove_tree
@@ -33,6 +34,7 @@ def fetch(
     reporter: Reporter,
     site: SiteConfig | None = None,
     source: SourceConfig | None = None,
+    named: bool = True,
 ) -> Checkout:
     """Bring a source's files to disk.
 
@@ -45,6 +47,8 @@ def fetch(
         reporter: Hears what goes on.
         site: Proxies and certificates to reach the source with.
         source: What else is fetched, and from where it may come.
+        named: A person asked for it. What a repository asks for is had without the person's logins, over http(s), from
+            that very server.
 
     Returns:
         The checkout; of a folder, the folder itself, where nothing is written.
@@ -66,7 +70,7 @@ def fetch(
         return fetch_dataset(
             location, ref=ref, subdir=below, workdir=workdir, reporter=reporter, site=site, source=source
         )
-    return _Fetch(location, workdir, reporter, site, source).run(ref, below)
+    return _Fetch(replace(location, named=named), workdir, reporter, site, source).run(ref, below)
 
 
 class _Fetch:
@@ -79,7 +83,7 @@ class _Fetch:
         self.workdir = workdir.absolute()
         self.reporter = reporter
         self.source = source
-        self.reach = Reach({host_of(remote.url)} - {""}, source.hosts)
+        self.reach = Reach({host_of(remote.url)} - {""} if remote.named else (), source.hosts)
         self.repository = Repository(remote, self.workdir / _GIT, self.workdir / "source", reporter, site)
         self.notes: list[Decision] = []
         self.left: list[str] = []

@@ -29,6 +29,7 @@ class Remote:
         name: Last part of its path.
         username, password: Taken out of an http(s) URL; None if it had none.
         page: The page of it that was named instead of the repository.
+        named: By a person, whose logins may be used; not by a repository.
     """
 
     url: str
@@ -36,6 +37,7 @@ class Remote:
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     page: Page | None = None
+    named: bool = True
 
 
 @dataclass(frozen=True)

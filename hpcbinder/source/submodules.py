@@ -169,7 +169,7 @@ def submodule_remote(parent: Remote, url: str, reach: Reach, *, proxied: bool = 
             reach.look_up(host)
     if remote.username is None and _origin(remote.url) == _origin(parent.url):
         remote = replace(remote, username=parent.username, password=parent.password)
-    return remote
+    return replace(remote, named=parent.named)
 
 
 def _is_beside(url: str, parent: str) -> bool:

@@ -168,7 +168,8 @@ def read_build_system(path: Path, subdirectory: str = "") -> BuildSystem:
         if path.is_dir():
             file = path / subdirectory / "pyproject.toml"
             raw = b""
-            if file.is_file() and not file.is_symlink():
+            # Links of the repository may lead to files of ours.
+            if file.resolve().is_relative_to(path.resolve()) and file.is_file():
                 with file.open("rb") as stream:
                     raw = stream.read(_LARGEST_PROJECT + 1)
         elif path.name.endswith(".zip"):

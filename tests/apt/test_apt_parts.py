@@ -28,7 +28,8 @@ SUM = hashlib.sha256(CONTENT).hexdigest()
 
 def deb(name: str = "tree", **changed: Any) -> Deb:
     path = f"pool/main/t/{name}/{name}_2.1%2bb1_amd64.deb"
-    values = {"version": "2.1+b1", "architecture": "amd64", "source": SOURCE, "path": path, "file": f"{name}_2.1.deb"}
+    file = f"{name}_2.1%2bb1_amd64.deb"
+    values = {"version": "2.1+b1", "architecture": "amd64", "source": SOURCE, "path": path, "file": file}
     return Deb(name, **{**values, "size": len(CONTENT), "sha256": SUM, **changed})
 
 
@@ -62,7 +63,7 @@ def archive(url: str) -> Archive:
 
 def test_packages_come_from_the_sites_mirror(mirror: SimpleNamespace, tmp_path: Path) -> None:
     fetch_debs([deb()], archive(mirror.url), tmp_path)
-    assert (tmp_path / "tree_2.1.deb").read_bytes() == CONTENT
+    assert (tmp_path / "tree_2.1%2bb1_amd64.deb").read_bytes() == CONTENT
     # The name is quoted already, as apt says it.
     assert mirror.asked == ["/some/debian/pool/main/t/tree/tree_2.1%2Bb1_amd64.deb"]
     assert mirror.logins == ["Basic bWU6cGFzcy13b3Jk"]
@@ -212,6 +213,10 @@ def test_sets_are_remembered_and_shared(tmp_path: Path) -> None:
     assert not found.empty
     assert found.resolved("ab" * 32, "lists") == [deb(), deb("hello")]
     assert found.resolved("ab" * 32, "other lists") is None
+    # Its words become paths: a record of somebody else's store is looked at as closely as what apt says.
+    for bad in ({"file": "/home/ann/.bashrc"}, {"path": "../x"}, {"size": -1}, {"sha256": "x"}, {"version": "3"}):
+        Sets(site).keep_resolved("ab" * 32, "bad", [deb(), deb("hello", **bad)])
+        assert found.resolved("ab" * 32, "bad") is None
     (one,) = found.installed("ab" * 32)
     assert (one.identity, one.packages) == ("sha256:" + "1" * 64, (("tree", "2.1+b1"),))
     assert found.installed("cd" * 32) == []

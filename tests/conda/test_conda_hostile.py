@@ -9,15 +9,21 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 import zstandard
 from condamaker import PLACEHOLDER, PYTHON, Channel, Link, Made, Said, package, serving
 
+from hpcbinder.builders.assembling.conda import CondaEnvironments
 from hpcbinder.conda import CondaStore
 from hpcbinder.config import SiteConfig
+from hpcbinder.convert import LayerCache
 from hpcbinder.errors import BuildError
+from hpcbinder.model import Assembly, Lock, LockedPackage, Stage, Step
+from hpcbinder.plan import conda_list
+from hpcbinder.progress import Silent
 from hpcbinder.squashfs import Options
 from hpcbinder.wheels import Target
 
@@ -183,3 +189,32 @@ def test_odd_metadata(channel: Channel, tmp_path: Path) -> None:
     (tmp_path / "other/scratch").mkdir(parents=True)
     with pytest.raises(BuildError, match="its info/has_prefix has a line"):
         install(channel, Made("pack-1.0-0.conda", "linux-64", made.content), tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["https://channels.example/other", "https://channels.example/own-not"])
+def test_a_python_of_a_channel_that_is_not_the_sites_is_not_started_here(tmp_path: Path, name: str) -> None:
+    """Anybody can have a channel on a public server, and a repository names it."""
+    url = f"{name}/linux-64/python-3.12.99rc1-0.conda"
+    python = LockedPackage("python", "3.12.99rc1", (f"sha256:{'a' * 64}",), url=url, build="0", size=1)
+    store = CondaStore(tmp_path / "store", SiteConfig(), Options(), Silent())
+    environments = CondaEnvironments(
+        store,
+        channels=["https://channels.example/own"],
+        cache=LayerCache(tmp_path / "layers", Options()),
+        workshop=never,
+        options=Options(),
+        scratch=tmp_path,
+        reporter=Silent(),
+    )
+    listed = conda_list(Lock("conda", "x", "3.12", "linux-64", (python,), (("python",),)))
+    step = Step(
+        Stage.DEPENDENCIES, "conda/x", "x", "", data={"list": listed}, assembly=Assembly("/opt/env", conda="list")
+    )
+    target = Target("/opt/env", "3.12.99rc1", "/opt/env/bin/python", "amd64", "x86_64-manylinux_2_36")
+    plan = SimpleNamespace(steps=(step,))
+    with pytest.raises(BuildError, match="comes from a channel that is not one of this site's"):
+        environments.interpreter(plan, [], target)()  # type: ignore[arg-type]
+
+
+def never() -> NoReturn:
+    raise AssertionError("nothing is run")

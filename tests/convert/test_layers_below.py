@@ -36,6 +36,15 @@ def test_a_layer_of_another_store_is_not_made_again(tmp_path: Path) -> None:
         other.ensure_made(IDENTITY, never, tmp_path, Silent())
 
 
+def test_what_scripts_made_is_not_taken_from_another_store(tmp_path: Path) -> None:
+    site, mine = tmp_path / "site", tmp_path / "mine"
+    LayerCache(site, Options()).ensure_made(IDENTITY, write, tmp_path, Silent(), shared=False)
+    cache = LayerCache(mine, Options(), below=[site])
+    found = cache.ensure_made(IDENTITY, write, tmp_path, Silent(), shared=False)
+    assert found.parent == mine and cache.squashed == 1
+    assert cache.ensure_made(IDENTITY, never, tmp_path, Silent(), shared=False) == found
+
+
 def test_layers_of_tars_are_found_below_too(tmp_path: Path) -> None:
     site = LayerCache(tmp_path / "site", Options())
     (tmp_path / "site").mkdir()

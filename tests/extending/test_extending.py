@@ -276,3 +276,13 @@ def test_requirements_come_from_files_too(tmp_path: Path) -> None:
     path.write_text("extra\n-r others.txt\n")
     with pytest.raises(UsageError, match=r"more.txt:2: options have no place here"):
         requirements_of(path)
+
+
+def test_nothing_of_an_image_is_started_to_compile_for_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this machine has no such Python the base's is: whoever built the image could replace its own."""
+    monkeypatch.setattr("hpcbinder.wheels.store.host_interpreter", lambda target: None)
+    monkeypatch.setattr(
+        "hpcbinder.bases.Bases.image", lambda *_: (_ for _ in ()).throw(BuildError("the base is asked"))
+    )
+    with pytest.raises(BuildError, match="the base is asked"):
+        place.extend("extra")

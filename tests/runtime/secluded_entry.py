@@ -23,7 +23,8 @@ except OSError as caught:
 devices = [line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line]
 open("/tmp/made", "w").close()
 home = os.environ["HOME"]
-print(json.dumps([os.getuid(), home, os.listdir(home), error, devices, os.listdir("/data")]))
+personal = os.environ.get("TOKEN"), os.listdir("/mnt")
+print(json.dumps([os.getuid(), home, os.listdir(home), error, devices, os.listdir("/data"), personal]))
 """
 
 

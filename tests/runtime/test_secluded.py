@@ -34,7 +34,9 @@ def looked(user: User, entry: Entry, apptainer: Apptainer, refused: str = "") ->
     room.mkdir()
     user.own(user.home)
     command = [sys.executable, SCRIPT, description, room]
-    done = user.run(command, env={"PATH": f"{bin_}:/usr/bin:/bin"}, timeout=580)
+    # What the person has set for containers of their own.
+    personal = {"APPTAINER_BIND": f"{user.home}:/mnt", "APPTAINERENV_TOKEN": "secret", "SINGULARITYENV_TOKEN": "secret"}
+    done = user.run(command, env={"PATH": f"{bin_}:/usr/bin:/bin", **personal}, timeout=580)
     assert not _sleeping()
     found = json.loads(done.stdout)
     assert isinstance(found, dict)
@@ -45,7 +47,8 @@ def looked(user: User, entry: Entry, apptainer: Apptainer, refused: str = "") ->
 def test_off_the_network_and_bounded(user: User, small_image: Entry, apptainer: Apptainer, refused: str) -> None:
     found = looked(user, small_image, apptainer, refused)
     assert (found["offline"], found["note"]) == (True, "")
-    uid, home, listed, error, devices, data = found["saw"]
+    uid, home, listed, error, devices, data, personal = found["saw"]
+    assert personal[0] is None and "room" not in personal[1]
     assert (uid, home, error, devices, data) == (user.uid, "/home/verify", "OSError", ["lo"], ["file"])
     assert set(listed) <= {".apptainer"}
     assert found["memory"] == [None, "memory"]

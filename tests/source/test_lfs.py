@@ -41,11 +41,13 @@ class Get:
     def __init__(self, workdir: Path, listener: Listener) -> None:
         self.workdir, self.listener, self.count = workdir, listener, 0
 
-    def __call__(self, spec: str, *, subdir: str | None = None, source: SourceConfig | None = None) -> Checkout:
+    def __call__(
+        self, spec: str, *, subdir: str | None = None, source: SourceConfig | None = None, named: bool = True
+    ) -> Checkout:
         self.count += 1
         workdir = self.workdir / str(self.count)
         workdir.mkdir()
-        return fetch(spec, ref=None, subdir=subdir, workdir=workdir, reporter=self.listener, source=source)
+        return fetch(spec, ref=None, subdir=subdir, workdir=workdir, reporter=self.listener, source=source, named=named)
 
 
 def test_files_come_in_the_place_of_their_pointers(repository: Repository, server: Server, get: Get) -> None:
@@ -140,6 +142,9 @@ def test_a_login_of_the_url_or_of_gits_helpers_is_used_on_its_own_host_only(
     server.link = lambda oid: {"href": f"{there}/store/{oid}"}
     (home / ".gitconfig").write_text("[credential]\n helper = store\n")
     (home / ".git-credentials").write_text(f"{here.replace('//', '//ann:ge%40heim%2F1@')}\n")
+    # What a repository asked for (a git requirement) is had without the person's logins.
+    with pytest.raises(FetchError, match="needs a login"):
+        get(f"{here}/waves.git", source=SourceConfig(hosts=("127.0.0.1",)), named=False)
     for spec in (f"{here}/waves.git", f"{here.replace('//', '//ann:ge%40heim%2F1@')}/waves.git"):
         server.asked.clear()
         # the other name of this machine is another host

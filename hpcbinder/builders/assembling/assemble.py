@@ -339,7 +339,7 @@ class Assembler:
                 tar.unlink(missing_ok=True)
             by = runner.name
 
-        path = self._cache.ensure_made(ready.identity, make, self._scratch, self._reporter)
+        path = self._cache.ensure_made(ready.identity, make, self._scratch, self._reporter, shared=False)
         if not by:
             self._reporter.phase("build", f"step {step.name}: run before on the same layers, with the same files")
         return Layer(path, ready.identity), by

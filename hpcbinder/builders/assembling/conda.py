@@ -12,6 +12,7 @@ from hpcbinder.builders.assembling.interpreter import system_loader
 from hpcbinder.builders.assembling.layer import Layer
 from hpcbinder.catalog import remove_tree
 from hpcbinder.conda import CondaLayer, CondaStore, unpack
+from hpcbinder.config import redact
 from hpcbinder.convert import LayerCache
 from hpcbinder.errors import BuildError, RunError
 from hpcbinder.model import LockedPackage, Plan, Step, fingerprint
@@ -31,6 +32,7 @@ class CondaEnvironments:
 
     Args:
         store: Squashed packages.
+        channels: Addresses of the site's own channels: a Python of theirs may be started here, to compile.
         cache: Where layers are kept that link scripts made.
         workshop: Gives what runs link scripts here; RunError if nothing does.
         options: How layers are squashed.
@@ -41,6 +43,7 @@ class CondaEnvironments:
         self,
         store: CondaStore,
         *,
+        channels: Sequence[str],
         cache: LayerCache,
         workshop: Callable[[], Workshop],
         options: Options,
@@ -48,6 +51,7 @@ class CondaEnvironments:
         reporter: Reporter,
     ) -> None:
         self._store = store
+        self._channels = tuple(f"{url.rstrip('/')}/" for url in channels)
         self._cache = cache
         self._workshop = workshop
         self._options = options
@@ -69,8 +73,8 @@ class CondaEnvironments:
         packages = conda_packages(step.data[step.assembly.conda])
         target = _target(plan, step.assembly.prefix, step.assembly.python)
 
-        def python_of(path: Path, filename: str) -> Interpreter:
-            return self._unpacked(path, filename, base, target)
+        def python_of(package: LockedPackage, path: Path) -> Interpreter:
+            return self._unpacked(package, path, base, target)
 
         found = self._store.layers(packages, target, python_of, scratch=self._scratch)
         layers = [Layer.of_package(each.path) for each in found]
@@ -94,14 +98,30 @@ class CondaEnvironments:
                 if step.assembly is not None and step.assembly.conda:
                     for package in conda_packages(step.data[step.assembly.conda]):
                         if package.name == "python":
-                            path = self._store.fetched(package, self._scratch)
-                            return self._unpacked(path, package.url.rpartition("/")[2], base, target)
+                            self._check(package)
+                            return self._unpacked(package, self._store.fetched(package, self._scratch), base, target)
             raise BuildError(f"no conda package is Python {target.python}")
 
         return source
 
-    def _unpacked(self, path: Path, filename: str, base: Sequence[Path], target: Target) -> Interpreter:
+    def _check(self, python: LockedPackage) -> None:
+        """A repository names channels, and anybody can have one on a public server: what it brings is only started in
+        the image, not here. Bytecode is for all images of the store, too.
+
+        Raises:
+            BuildError: It is not of the site's own channels.
+        """
+        if not python.url.startswith(self._channels):
+            raise BuildError(
+                f"Python {one_line(python.version, 80)} comes from a channel that is not one of this site's "
+                f"({one_line(redact(python.url), 200)}), and no Python of this machine compiles for it",
+                hint="take python from one of conda.channels (channel::python=3.X), or install that Python here",
+            )
+
+    def _unpacked(self, python: LockedPackage, path: Path, base: Sequence[Path], target: Target) -> Interpreter:
         """A package's Python, started by the base's dynamic loader: this machine's C library may be another."""
+        self._check(python)
+        filename = python.url.rpartition("/")[2]
         folder = self._scratch / f"conda-python-{secrets.token_hex(4)}"
         loader = system_loader(base[-1], self._scratch / f"{folder.name}-base", more=folder / "home" / "lib")
         return unpacked_python(path, filename, folder, target, loader)
@@ -145,7 +165,8 @@ class CondaEnvironments:
             finally:
                 remove_tree(room)
 
-        return Layer(self._cache.ensure_made(identity, make, self._scratch, self._reporter), identity)
+        path = self._cache.ensure_made(identity, make, self._scratch, self._reporter, shared=False)
+        return Layer(path, identity)
 
 
 def unpacked_python(path: Path, filename: str, folder: Path, target: Target, loader: Sequence[str] = ()) -> Interpreter:

@@ -119,8 +119,8 @@ class Finder:
         asked = {key: values[-1] for key, values in parse_qs(parts.fragment).items()}
         path, at, ref = parts.path.rpartition("@")
         plain = parts._replace(path=path if at else parts.path, fragment="", query="").geturl()
-        below = posixpath.normpath(asked.get("subdirectory", ".")).removeprefix("/")
-        if below.startswith(".."):
+        below = posixpath.normpath(asked.get("subdirectory", ".")).lstrip("/")
+        if ".." in below.split("/"):
             raise BuildError(f"{name}: the folder {one_line(below, 100)} is outside of its repository")
         if parts.scheme not in ("http", "https"):
             raise Unbuildable(f"{name} comes from {one_line(redact(url), 200)}, not over https")
@@ -139,6 +139,7 @@ class Finder:
                 reporter=self._reporter,
                 site=self._site,
                 source=self._source,
+                named=False,
             )
         except FetchError as error:
             raise FetchError(f"{name}: {error.message}", where=error.where, hint=error.hint) from None

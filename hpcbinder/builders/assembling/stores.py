@@ -12,7 +12,7 @@ from hpcbinder.builders.assembling.conda import CondaEnvironments
 from hpcbinder.builders.assembling.sources import SourcePackages
 from hpcbinder.builders.assembling.system import SystemPackages
 from hpcbinder.catalog import Catalog
-from hpcbinder.conda import CondaStore
+from hpcbinder.conda import Channels, CondaStore
 from hpcbinder.config import Config
 from hpcbinder.convert import LayerCache
 from hpcbinder.lock import Resolver
@@ -109,6 +109,7 @@ def conda_environments(
     below = [store / CONDA for store in catalog.site]
     return CondaEnvironments(
         CondaStore(catalog.path / CONDA, config.site, options, reporter, below=below),
+        channels=Channels(config.conda).urls([])[0],
         cache=LayerCache(catalog.layers_dir, options, below=catalog.layers_below),
         workshop=functools.cache(lambda: workshop(config, reporter)),
         options=options,
