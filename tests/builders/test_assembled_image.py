@@ -211,7 +211,7 @@ def test_packages_are_added_to_it_and_its_kernel_has_them(
     stores = (["--store", str(both.store)], both.assembled), ([], both.engine)
     for store, image in stores:
         register = ["--runtime", "apptainer"] if store else ["--no-register"]
-        done = here.hpcbinder(*store, "extend", image["id"], "colour==0.1.5", *register, "--json")
+        done = here.hpcbinder(*store, "extend", image["id"], "tabulate==0.9.0", *register, "--json")
         new = json.loads(done.stdout)
         assert (new["parent"], new["added"]) == (image["id"], ["tabulate 0.9.0"])
         command = [apptainer.path, "-s", "exec", new["formats"]["squashfs"], "python"]
