@@ -302,7 +302,7 @@ def _of_locks(file: str) -> Iterator[_Task]:
                 hint="give the environment.yml, or the explicit list, that it was made of",
             )
         suite = next((name for name, suite in SUITES.items() if lock.platform.endswith(_glibc(suite.glibc))), None)
-        if suite is None or lock.ecosystem != "pypi":
+        if suite is None:
             raise UsageError(
                 f"a lock for {one_line(lock.platform, 80)} cannot be squashed ahead", where=one_line(file, 200)
             )

@@ -85,6 +85,8 @@ class Archive:
             )
 
     def _url(self, source: tuple[str, str], path: str) -> str:
+        if source not in self._places:  # a record of a store says so, and anybody may have written that
+            raise FetchError(f"is not of Debian's archives: {one_line(' '.join(source), 200)}")
         return f"{self._places[source]}/{quote(path, safe='/+~%')}"
 
     def _again(self, get: Callable[[], _T]) -> _T:

@@ -55,7 +55,8 @@ def hint(plan: Plan) -> str:
     engine = "--engine auto takes an engine for that (docs/engines.md)"
     packs = dict.fromkeys(step.name.split("/")[0] for step in plan.steps if has_to_run(plan, step))
     if "base" in packs:
-        return f"{engine}; a base of a site's store (store.site), or one that mmdebstrap makes, needs no such step"
+        other = "a base of a site's store (store.site), or one that mmdebstrap makes, needs no such step"
+        return other if only_assembled(plan) else f"{engine}; {other}"
     # Without its packages an environment is none.
     optional = [pack for pack in packs if pack != "python"]
     return f"{engine}; {' '.join(f'--without {pack}' for pack in optional)} does without it" if optional else engine

@@ -28,7 +28,7 @@ from hpcbinder.squashfs import Image, Options, write_layer
 from hpcbinder.wheels import Candidate, Compilers, Downloads, Interpreter, Refused, Target, host_interpreter
 
 PythonOf = Callable[[LockedPackage, Path], Interpreter]
-"""(package of a Python, its name in the channel) -> how it is started on this machine."""
+"""(a Python, its package's file) -> how it is started on this machine."""
 
 SUFFIX = ".package"
 """Of files that are kept as they came."""

@@ -26,7 +26,7 @@ from hpcbinder.config import RuntimeConfig
 from hpcbinder.errors import RunError
 from hpcbinder.model import Entry
 from hpcbinder.runtime.describing import describe
-from hpcbinder.runtime.launch.environment import host_environment
+from hpcbinder.runtime.launch.environment import host_environment, without_own_containers
 from hpcbinder.runtime.launch.main import prepare
 from hpcbinder.runtime.launch.processes import descendants
 from hpcbinder.runtime.launch.values import Command, LaunchError
@@ -51,6 +51,9 @@ from launch.supervise import supervise
 from launch.values import Command
 sys.exit(supervise(Command(tuple(sys.argv[3:]), dict(os.environ), stays=True), parent=int(sys.argv[2])))
 """
+
+_GIVEN = ("APPTAINERENV_", "SINGULARITYENV_")
+"""What variables begin with that Apptainer hands to a container."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class Secluded:
     def _command(self, argv: Sequence[str], binds: Sequence[str]) -> Command:
         settings = dataclasses.replace(self._settings, binds=(*self._settings.binds, *binds))
         # Neither the person's home nor the job's temporary folder is shown.
-        environ = {name: value for name, value in os.environ.items() if name != "TMPDIR" and not _personal(name)}
+        environ = {name: value for name, value in without_own_containers(os.environ).items() if name != "TMPDIR"}
         environ = {**host_environment(environ), "HOME": str(self._room / "home")}
         try:
             description = describe(self._entry, settings, argv=argv, environ=environ)
@@ -172,14 +175,9 @@ class Secluded:
         words = [*command.argv[:at], *options, *command.argv[at:]]
         if self._how == "namespace":
             words = [sys.executable, "-I", "-S", str(Path(__file__).with_name("offline.py")), *words]
-        # Not the prologue's either: it is for the person's own containers, which may see the person's folders.
-        env = {name: value for name, value in command.env.items() if not _personal(name) or "ENV_" in name}
-        return dataclasses.replace(command, argv=tuple(words), env=env)
-
-
-def _personal(name: str) -> bool:
-    """A variable that tells Apptainer what to show in every container (APPTAINER_BIND, APPTAINERENV_TOKEN)."""
-    return name.startswith(("APPTAINER", "SINGULARITY"))
+        # Nor what the prologue sets for them; the variables of the image's own are given by such names, too.
+        given = {name: value for name, value in command.env.items() if name.startswith(_GIVEN)}
+        return dataclasses.replace(command, argv=tuple(words), env={**without_own_containers(command.env), **given})
 
 
 def _watch(child: subprocess.Popen[bytes], said: deque[bytes], seconds: float, memory: int) -> str:

@@ -30,7 +30,7 @@ from hpcbinder.errors import BuildError, ConvertError, RunError
 from hpcbinder.output import clean, telling
 from hpcbinder.progress import Reporter
 from hpcbinder.runtime.changed import write_changed
-from hpcbinder.runtime.launch.environment import host_environment
+from hpcbinder.runtime.launch.environment import host_environment, without_own_containers
 from hpcbinder.runtime.launch.prologue import environment_after
 from hpcbinder.runtime.launch.runtimes import find
 from hpcbinder.runtime.launch.values import LaunchError, bindable
@@ -82,8 +82,7 @@ def workshop(config: Config, reporter: Reporter) -> Workshop:
             "nothing here runs build steps without an engine: Apptainer is not installed",
             hint="install Apptainer (https://apptainer.org) or load its module (runtime.prologue)",
         )
-    # What is set for the person's own containers (APPTAINER_BIND, say) is not meant for these.
-    ours = {name: value for name, value in environ.items() if not name.startswith(("APPTAINER", "SINGULARITY"))}
+    ours = without_own_containers(environ)
     found = probe(program, ours)
     made = Workshop(program, ours, version=found.version, ids=found.ids)
     reporter.log("build", f"build steps are run by {made.description}")

@@ -204,6 +204,13 @@ def test_lists_of_nothing_but_what_is_wanted(tmp_path: Path) -> None:
     assert (out / "a_InRelease").read_text() == "signed"
 
 
+def test_a_source_that_is_none_of_debians_is_not_asked(tmp_path: Path) -> None:
+    """As a record of a store may say that others write to."""
+    archive = Archive(SiteConfig(), "bookworm")
+    with pytest.raises(FetchError, match="is not of Debian's archives"):
+        archive.save(("http://evil.example", "bookworm"), "pool/x.deb", tmp_path / "x", sha256=SUM, size=1)
+
+
 def test_sets_are_remembered_and_shared(tmp_path: Path) -> None:
     mine, site = tmp_path / "mine", tmp_path / "site"
     assert Sets(mine, [site]).empty

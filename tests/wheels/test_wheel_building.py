@@ -178,3 +178,14 @@ def test_what_building_takes(tmp_path: Path) -> None:
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(BuildError, match="cannot be read"):
         read_build_system(path)
+
+
+def test_a_pyproject_outside_of_the_sources_is_not_read(tmp_path: Path) -> None:
+    """A folder of a repository may be a link to one of the person's."""
+    for folder in ("own", "sources/inside"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "pyproject.toml").write_text('[build-system]\nrequires = ["private-name"]\n')
+    (tmp_path / "sources/link").symlink_to(tmp_path / "own")
+    assert read_build_system(tmp_path / "sources", "inside").requires == ("private-name",)
+    for subdirectory in ("link", "../own", str(tmp_path / "own")):
+        assert "private-name" not in read_build_system(tmp_path / "sources", subdirectory).requires

@@ -84,3 +84,9 @@ def host_environment(environ: Mapping[str, str]) -> dict[str, str]:
         if not complete.get(name):
             complete[name] = value
     return complete
+
+
+def without_own_containers(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables without those for the person's own containers: what APPTAINER_BIND shows there, or APPTAINERENV_TOKEN
+    tells, is not meant for code of a repository."""
+    return {name: value for name, value in environ.items() if not name.startswith(("APPTAINER", "SINGULARITY"))}
