@@ -56,7 +56,9 @@ class Builder(User):
             if done.returncode != 0:
                 raise RigError(f"no user namespace for an ordinary user: {done.stderr.strip()[-500:]}")
             self._put("containers.conf", _CONTAINERS)
-            self._put("storage.conf", self._storage())
+            storage = self._storage()
+            self._put("storage.conf", storage)
+            self._forget_other_mounts("mount_program" in storage)
             # Of a session that was killed; no test's.
             self.run(["sh", "-c", "podman ps --all --external --quiet | xargs --no-run-if-empty podman rm --force"])
         except BaseException:
@@ -75,6 +77,16 @@ class Builder(User):
         file = self._config / name
         file.write_text(text)
         self.own(file)
+
+    def _forget_other_mounts(self, by_program: bool) -> None:
+        """Begin anew where images were once mounted by the other of kernel and fuse-overlayfs.
+
+        containers/storage remembers a mount program for ever (`.has-mount-program`, drivers/overlay/overlay.go), and
+        then lists a layer's files sorted by whole paths, no longer folder by folder as Docker does: not the same bytes.
+        """
+        overlay = self.storage / "overlay"
+        if overlay.exists() and (overlay / ".has-mount-program").exists() != by_program:
+            self.run(["buildah", "unshare", "rm", "-rf", self.storage])
 
     def _storage(self) -> str:
         """storage.conf(5): the kernel's overlay, else fuse-overlayfs, else copies; `HPCBINDER_RIG_STORAGE` chooses."""
