@@ -1,4 +1,4 @@
-.PHONY: demo nightly test
+.PHONY: demo nightly rig rig-down test
 
 # From a link to a running notebook, on a fresh Debian machine.
 demo:
@@ -11,3 +11,11 @@ test:
 # The tests with random input, on five times as much of it.
 nightly:
 	@HYPOTHESIS_PROFILE=nightly scripts/test tests/squashfs tests/convert tests/image tests/plan tests/lock
+
+# A whole cluster on this machine to try things on (tests/rig/README.md), and its end.
+rig:
+	@sh -c '. scripts/setup.sh; install_project dev'
+	@.venv/bin/python -m tests.rig up
+
+rig-down:
+	@.venv/bin/python -m tests.rig down

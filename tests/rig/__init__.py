@@ -11,6 +11,18 @@ from .dockerd import Dockerd
 from .process import RigError
 from .registry import Registry
 from .rig import Rig, default_folder
+from .slurm import Slurm
 from .user import User
 
-__all__ = ["Apptainer", "Builder", "Charliecloud", "Dockerd", "Registry", "Rig", "RigError", "User", "default_folder"]
+__all__ = [
+    "Apptainer",
+    "Builder",
+    "Charliecloud",
+    "Dockerd",
+    "Registry",
+    "Rig",
+    "RigError",
+    "Slurm",
+    "User",
+    "default_folder",
+]

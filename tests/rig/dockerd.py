@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 import json
 import os
 import re
@@ -21,6 +20,7 @@ import time
 from pathlib import Path
 
 from . import packages
+from .bridge import add_bridge, remove_bridge
 from .process import Process, RigError, locked, mounts_below
 
 PACKAGES = ("iproute2", "mount", "util-linux")
@@ -128,7 +128,7 @@ class Dockerd:
             if self.up:
                 return
             self._stop()
-            self._add_bridge()
+            add_bridge(self.bridge)
             self._spawn()
 
     def stop(self) -> None:
@@ -237,8 +237,7 @@ class Dockerd:
             self._made.unlink()
         for point in (*mounts_below(self.data), *mounts_below(self._run)):
             subprocess.run(["umount", "--lazy", "--", str(point)], capture_output=True)
-        if Path("/sys/class/net", self.bridge).exists():
-            subprocess.run(["ip", "link", "delete", self.bridge], capture_output=True)
+        remove_bridge(self.bridge)
         self._remove_cgroup()
         self.socket.unlink(missing_ok=True)
 
@@ -255,19 +254,6 @@ class Dockerd:
             for folder, _, _ in os.walk(ours, topdown=False):
                 with contextlib.suppress(OSError):
                     Path(folder).rmdir()
-
-    def _add_bridge(self) -> None:
-        if Path("/sys/class/net", self.bridge).exists():
-            return
-        subnet = _free_subnet()
-        for arguments in (
-            ["link", "add", self.bridge, "type", "bridge"],
-            ["address", "add", f"{subnet[1]}/{subnet.prefixlen}", "dev", self.bridge],
-            ["link", "set", self.bridge, "up"],
-        ):
-            done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
-            if done.returncode != 0:
-                raise RigError(f"cannot make a network bridge here: {done.stderr.strip()}")
 
     def _storage_driver(self) -> str:
         """What works in the data folder. overlay2 does not on an overlay file system (a container's root)."""
@@ -339,18 +325,3 @@ def _version(executable: str) -> int:
     text = subprocess.run([executable, "--version"], capture_output=True, text=True).stdout
     match = re.search(r"version (\d+)", text)
     return int(match[1]) if match else 0
-
-
-def _free_subnet() -> ipaddress.IPv4Network:
-    """A private /24 that no route and no address of this machine touches."""
-    text = subprocess.run(["ip", "-json", "-4", "route", "show", "table", "all"], capture_output=True, text=True).stdout
-    taken = []
-    for route in json.loads(text or "[]"):
-        with contextlib.suppress(ValueError):
-            network = ipaddress.IPv4Network(route.get("dst", ""), strict=False)
-            if network.prefixlen:
-                taken.append(network)
-    for subnet in ipaddress.IPv4Network("10.213.0.0/16").subnets(new_prefix=24):
-        if not any(subnet.overlaps(network) for network in taken):
-            return subnet
-    raise RigError("no private subnet is free for the rig's bridge (10.213.0.0/16 is in use)")

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from . import Apptainer, Builder, Charliecloud, Dockerd, Registry, Rig, RigError, User, packages
+from . import Apptainer, Builder, Charliecloud, Dockerd, Registry, Rig, RigError, Slurm, User, packages
 
-_PARTS = {"rig", "dockerd", "apptainer", "charliecloud", "registry", "user", "builder"}
+_PARTS = {"rig", "dockerd", "apptainer", "charliecloud", "registry", "slurm", "user", "builder"}
 _GROUPS = {"engines": "builder", "docker": "dockerd"}
 """Who asks for the part is in the group, whose tests are one process's: what they build, others of them find there. The
 first that fits."""
@@ -71,6 +71,13 @@ def registry(rig: Rig) -> Iterator[Registry]:
     """A registry that lets everybody in: ``registry.host`` is what names in it begin with. Others push there too."""
     with _borrowed(rig, "registry"):
         yield rig.registry
+
+
+@pytest.fixture(scope="session")
+def slurm(rig: Rig) -> Iterator[Slurm]:
+    """A Slurm cluster of two nodes; this machine is its login node, `slurm.environment` leads to it."""
+    with _borrowed(rig, "slurm"):
+        yield rig.slurm
 
 
 @pytest.fixture

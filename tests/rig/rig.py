@@ -15,9 +15,10 @@ from .charliecloud import Charliecloud
 from .dockerd import Dockerd
 from .process import RigError, mounts_below
 from .registry import Registry
+from .slurm import Slurm
 from .user import User
 
-Part = Dockerd | Apptainer | Charliecloud | Registry
+Part = Dockerd | Apptainer | Charliecloud | Registry | Slurm
 
 
 def default_folder() -> Path:
@@ -38,13 +39,15 @@ class Rig:
         self.apptainer = Apptainer(self.folder)
         self.charliecloud = Charliecloud()
         self.registry = Registry(self.folder)
+        self.slurm = Slurm(self.folder)
         self._user: User | None = None
         self._builder: Builder | None = None
 
     @property
     def parts(self) -> dict[str, Part]:
         """Every part by its name."""
-        return {part.name: part for part in (self.dockerd, self.apptainer, self.charliecloud, self.registry)}
+        parts = (self.dockerd, self.apptainer, self.charliecloud, self.registry, self.slurm)
+        return {part.name: part for part in parts}
 
     @property
     def user(self) -> User:

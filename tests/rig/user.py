@@ -22,15 +22,15 @@ from .process import Process, RigError
 
 NAME = "hpcbinder-test"
 PACKAGES = ("iproute2", "mount", "uidmap", "util-linux")
-_IDS = range(58000, 58100)  # above what adduser hands out early, below Debian's reserved ones
+IDS = range(58000, 58100)  # above what adduser hands out early, below Debian's reserved ones
 _SUBIDS = 65536
 _LOCKS = Path("/run/lock/hpcbinder-rig")
 
 # $1: folder with the files, $2: 1 for no network, $3: id, then the command.
 _ENTER = """
 set -eu
-for name in passwd group subuid subgid; do
-    if [ -e "/etc/$name" ]; then mount --bind "$1/$name" "/etc/$name"; fi
+for name in passwd group subuid subgid hosts; do
+    if [ -e "$1/$name" ] && [ -e "/etc/$name" ]; then mount --bind "$1/$name" "/etc/$name"; fi
 done
 if [ "$2" = 1 ]; then ip link set lo up; fi
 id=$3
@@ -60,7 +60,7 @@ class User:
             raise RigError(f"ordinary users cannot reach {folder}: {closed} is closed to them")
         self.name = NAME
         (folder / "users").mkdir(mode=0o755, exist_ok=True)
-        self.uid, self._lock = _free_id(_IDS[::-1] if keeps else _IDS)
+        self.uid, self._lock = _free_id(IDS[::-1] if keeps else IDS)
         self._files = folder / "users" / str(self.uid)
         self.home = self._files / "home"
         self._keeps = keeps
@@ -79,6 +79,10 @@ class User:
         for name, line in subids.items():
             (Path("/etc") / name).touch()  # something to mount over
             self._write(name, line)
+
+    def knows(self, hosts: Path) -> None:
+        """Have this user's processes see another /etc/hosts, until the session ends."""
+        self._write("hosts", "", hosts.read_text())
 
     def close(self) -> None:
         """End what still runs as this user and remove its files, unless they are kept; the id is free again."""
@@ -233,6 +237,20 @@ class User:
                 process.signal(signal.SIGKILL)
             for process in left:
                 process.wait(1)
+
+
+def account(users: Path, uid: int) -> dict[str, str]:
+    """Lines of /etc/passwd and /etc/group for a user of a session, as daemons see them that serve several users.
+
+    Args:
+        users: The folder of the users' files.
+        uid: Of the user, whether or not there is one now.
+    """
+    name = f"{NAME}-{uid}"
+    return {
+        "passwd": f"{name}:x:{uid}:{uid}::{users / str(uid) / 'home'}:/bin/sh\n",
+        "group": f"{name}:x:{uid}:\n",
+    }
 
 
 def _free_id(ids: Sequence[int]) -> tuple[int, IO[str]]:
