@@ -121,7 +121,7 @@ class Images:
         commit_folder(work / "chirp", work / "chirp.git", message="as it is")
         build = [sys.executable, "-m", "hpcbinder", "--store", str(work / "store"), "build", f"file://{work}/chirp.git"]
         environment = {**os.environ, **docker.environment, "CI": "1"}
-        said = _output([*build, "--format", "squashfs", "--no-register", "--json"], environment)
+        said = _output([*build, "--engine", "docker", "--format", "squashfs", "--no-register", "--json"], environment)
         name = json.loads(said)["image"]["name"]
         docker.copy_out(name, Layout(folder))
         docker.remove(name)

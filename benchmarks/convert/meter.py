@@ -98,8 +98,8 @@ def _daemons() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _below(pid: int) -> list[int]:
-    """A process's descendants."""
+def descendants(pid: int) -> list[int]:
+    """All that a process started, and those that these started."""
     found, waiting = [], [pid]
     while waiting:
         try:
@@ -112,7 +112,7 @@ def _below(pid: int) -> list[int]:
     return found
 
 
-def _resident(pids: Sequence[int]) -> int:
+def resident(pids: Sequence[int]) -> int:
     total = 0
     for pid in pids:
         try:
@@ -130,7 +130,7 @@ def _run(command: Sequence[str]) -> tuple[int, dict[str, float]]:
     def look() -> None:
         nonlocal most
         while not ended.wait(_EVERY):
-            most = max(most, _resident(_below(myself)))
+            most = max(most, resident(descendants(myself)))
 
     threading.Thread(target=look, daemon=True).start()
     start = time.perf_counter()
@@ -147,7 +147,7 @@ def _run(command: Sequence[str]) -> tuple[int, dict[str, float]]:
         except ChildProcessError:
             break
     else:
-        for orphan in _below(myself):  # one that means to stay, such as podman's
+        for orphan in descendants(myself):  # one that means to stay, such as podman's
             try:
                 fields = Path(f"/proc/{orphan}/stat").read_text().rpartition(")")[2].split()
                 left += sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")

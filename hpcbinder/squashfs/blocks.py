@@ -12,7 +12,7 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import tree
@@ -31,6 +31,10 @@ _BATCH = 512 << 10
 """Bytes that a thread packs in one go: to hand a block from thread to thread costs as much as to pack some of it."""
 _CHUNK = 1 << 20
 _SAMPLE = 4096
+
+
+_Place: TypeAlias = "tuple[int, int]"
+"""Where in the image a packed block is, and its size word."""
 
 
 class _Fragment:
@@ -75,13 +79,15 @@ class DataWriter:
         # In the order of the output: where blocks belong (a file and the number of its word; None: a fragment), and the
         # packed blocks to come.
         self._places: list[tuple[Data | None, int]] = []
-        self._batch: list[bytes | memoryview] = []
+        self._batch: list[tuple[bytes | memoryview, _Place | None]] = []
         self._waiting: deque[tuple[list[tuple[Data | None, int]], Future[list[tuple[Buffer, int, int]]]]]
         self._waiting = deque()
         # The file whose blocks were written last, and what its packed blocks add up to.
         self._file_data: Data | None = None
         self._file_sum = 0
         self._files: dict[tuple[int, int], Data] = {}
+        # Files by their size and how they begin: the first one of each.
+        self._begun: dict[tuple[int, int], Data] = {}
 
     def add(
         self,
@@ -152,6 +158,9 @@ class DataWriter:
         if self._words > MAX_WORDS:
             raise ConvertError(f"the layer's files have more than {MAX_WORDS} blocks of {self._block_size} bytes")
         data = Data(words=bytearray(4 * count))
+        twin: Data | None = None
+        place = 0
+        first = True
         index = 0
         while index < count:
             # A tar of a kilobyte may say that it holds terabytes: engines do, of a sparse /var/log/lastlog.
@@ -163,14 +172,27 @@ class DataWriter:
             block = read(min(self._block_size, size - index * self._block_size))
             if not block[0] and bytes(block) == self._zeros[: len(block)]:
                 data.sparse += len(block)
+                index += 1
+                continue
+            if first:
+                twin = self._begun.setdefault((size, hash(bytes(block[:_SAMPLE]))), data)
+                first, place = False, twin.start
+            # What is not written yet has no size.
+            word = (
+                0 if twin is None or twin is data else int.from_bytes(twin.words[4 * index : 4 * index + 4], "little")
+            )
+            if word:
+                self._put(data, index, block, (place, word))
+                place += word & ~tree.STORED_RAW
             else:
+                twin = None
                 self._put(data, index, block)
             index += 1
         return data
 
-    def _put(self, data: Data | None, index: int, block: bytes | memoryview) -> None:
+    def _put(self, data: Data | None, index: int, block: bytes | memoryview, known: _Place | None = None) -> None:
         self._places.append((data, index))
-        self._batch.append(block)
+        self._batch.append((block, known))
         if len(self._batch) == self._batch_size:
             self._send()
 
@@ -180,17 +202,29 @@ class DataWriter:
         self._waiting.append((self._places, self._pool.submit(self._pack, self._batch)))
         self._places, self._batch = [], []
 
-    def _pack(self, batch: list[bytes | memoryview]) -> list[tuple[Buffer, int, int]]:
+    def _pack(self, batch: list[tuple[bytes | memoryview, _Place | None]]) -> list[tuple[Buffer, int, int]]:
         """Packed blocks, their size words, and a checksum that unequal ones rarely share."""
         done: list[tuple[Buffer, int, int]] = []
-        for block in batch:
-            packed = self._compressor.compress(block)
+        for block, known in batch:
+            packed = self._packed_already(block, known) or self._compressor.compress(block)
             if len(packed) < len(block):
                 # How a block ends follows from all of it: in zlib streams with a checksum of the content.
                 done.append((packed, len(packed), zlib.crc32(packed[-_SAMPLE:])))
             else:
                 done.append((block, len(block) | tree.STORED_RAW, zlib.crc32(block)))
         return done
+
+    def _packed_already(self, block: bytes | memoryview, known: _Place | None) -> bytes | None:
+        """What is written where the same block may be, if it is: unpacking it takes a tenth of packing it again."""
+        if known is None or known[1] & tree.STORED_RAW:
+            return None
+        place, length = known
+        packed = os.pread(self._file, length, place)
+        try:
+            # Another thread may be about to write it just now.
+            return packed if self._compressor.decompress(packed, len(block)) == block else None
+        except ConvertError:
+            return None
 
     def _write_next(self) -> None:
         places, future = self._waiting.popleft()

@@ -54,19 +54,20 @@ class Compressor(Protocol):
 
 
 class Gzip:
-    """zlib streams (RFC 1950), written by libdeflate where it is installed and by zlib where not."""
+    """zlib streams (RFC 1950), written and read by libdeflate where it is installed and by zlib where not."""
 
     id = GZIP
     options = b""
 
     def __init__(self, level: int) -> None:
         self._compress: Callable[[Buffer, int], bytes | bytearray]
+        self._decompress: Callable[[bytes, int], bytes | bytearray] | None
         try:
             import deflate
         except ImportError:
-            self._compress, self._level = zlib.compress, min(level, 9)
+            self._compress, self._level, self._decompress = zlib.compress, min(level, 9), None
         else:
-            self._compress, self._level = deflate.zlib_compress, level
+            self._compress, self._level, self._decompress = deflate.zlib_compress, level, deflate.zlib_decompress
 
     def compress(self, data: Buffer) -> bytes | bytearray:
         """See Compressor."""
@@ -74,6 +75,11 @@ class Gzip:
 
     def decompress(self, data: bytes, limit: int) -> bytes:
         """See Compressor."""
+        if self._decompress is not None:
+            try:
+                return bytes(self._decompress(data, limit))
+            except Exception:  # it does not say why
+                pass
         stream = zlib.decompressobj()
         try:
             unpacked = stream.decompress(data, limit + 1)

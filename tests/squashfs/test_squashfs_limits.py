@@ -132,6 +132,29 @@ def test_a_checksum_alone_makes_no_twins(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "l").stat().st_size < 5 * 300_000 + 8192
 
 
+def test_a_twin_is_not_packed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_AHEAD", 0)
+    packed: list[bytes] = []
+    compress = compressors.Gzip.compress
+
+    def counted(self: compressors.Gzip, data: compressors.Buffer) -> bytes | bytearray:
+        packed.append(bytes(data))
+        return compress(self, data)
+
+    monkeypatch.setattr(compressors.Gzip, "compress", counted)
+    text = random.Random(5).randbytes(300_000).hex().encode()
+    other = text[:-1] + b"!"
+    # In between is what is on its way: what is not written yet cannot be taken again.
+    between = random.Random(6).randbytes(1_000_000).hex().encode()
+    items = {"a": Item(content=text), "b": Item(content=between), "c": Item(content=text), "d": Item(content=other)}
+    layer = tmp_path / "layer"
+    write_layer(io.BytesIO(make_tar(items)), layer, Options("gzip", 1, 4096), jobs=1)
+    for block in (text[:4096], text[300_000 // 4096 * 4096 :][:4096], other[len(other) // 4096 * 4096 :]):
+        assert packed.count(block) == 1
+    seen = in_image(layer)
+    assert {name: seen[name].content for name in items} == {name: item.content for name, item in items.items()}
+
+
 class _Source(io.RawIOBase):
     """Hands out a few bytes at a time, and fails after some of them."""
 
