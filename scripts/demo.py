@@ -1,9 +1,9 @@
 """From a link to a running notebook, on this machine (`make demo`).
 
 Serves the examples from a git server on loopback, builds each from its URL, and runs its notebook through the kernel
-that came out: as an ordinary user, in Apptainer or Charliecloud, with no network but `lo`. An example of nothing but
-packages and files is assembled of them; the first that has more to it brings up a dockerd of the demo's own. Everything
-it makes is in .demo/.
+that came out: as an ordinary user, in Apptainer, with no network but `lo`. No container engine is needed: the images
+are assembled of squashed packages, and what has to be run (Debian's packages, a postBuild) is run by Apptainer.
+Everything it makes is in .demo/.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,9 +33,6 @@ EXAMPLES = {
     "tsunami": "A wave over the sea",
 }
 """Folder below examples/, with a notebook of the same name -> its title."""
-
-NEED_ENGINE = {"chirp": "sox of Debian, and a postBuild", "tsunami": "Debian's compilers, and a postBuild"}
-"""Example -> what of it has to be run, and is not just data."""
 
 RUNNER = """
 import os, sys, nbformat
@@ -58,7 +56,6 @@ def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("examples", nargs="*", metavar="EXAMPLE", help=f"{' or '.join(EXAMPLES)} (default: all)")
-    parser.add_argument("--runtime", default="auto", help="apptainer or charliecloud instead of what is found")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.examples if name not in EXAMPLES]:
         parser.error(f"no example {unknown[0]!r}: there are {', '.join(EXAMPLES)}")
@@ -69,25 +66,16 @@ def main() -> None:
 
     step("the machine: packages that are missing")
     DEMO.mkdir(exist_ok=True)
-    rig("up", "charliecloud")
+    if not shutil.which("apptainer"):
+        rig("up", "apptainer")
     set_up = time.monotonic() - start
-    host = None
-    try:
-        for example in arguments.examples or EXAMPLES:
-            timings[example] = {}
-            if example in NEED_ENGINE and host is None:
-                step(f"a container engine of our own; {example} needs it: {NEED_ENGINE[example]}")
-                mark = time.monotonic()
-                host = start_engine()
-                timings[example]["engine"] = time.monotonic() - mark
-            kernel = build(example, host, arguments.runtime, timings[example])
-            step(f"run {example}.ipynb through the kernel: an ordinary user, no network but lo")
-            mark = time.monotonic()
-            executed[example] = kernel["id"], run_notebook(example, kernel)
-            timings[example]["notebook"] = time.monotonic() - mark
-    finally:
-        if host is not None:
-            rig("down", "dockerd")
+    for example in arguments.examples or EXAMPLES:
+        timings[example] = {}
+        kernel = build(example, timings[example])
+        step(f"run {example}.ipynb through the kernel: an ordinary user, no network but lo")
+        mark = time.monotonic()
+        executed[example] = kernel["id"], run_notebook(example, kernel)
+        timings[example]["notebook"] = time.monotonic() - mark
 
     step("done")
     print(f"    {'set up':<10}{set_up:8.1f} s")
@@ -98,7 +86,7 @@ def main() -> None:
     print(f"    {'in all':<10}{time.monotonic() - start:8.1f} s")
     for example, (id_, notebook) in executed.items():
         print(f"\n{example}: the executed notebook is {notebook}")
-        print(f"    JupyterLab on it:       {HPCBINDER} --store {DEMO}/store run {id_}")
+        print(f"    JupyterLab on it:       PATH={apptainer()}:$PATH {HPCBINDER} --store {DEMO}/store run {id_}")
         print(f"    What is in it, and why: {HPCBINDER} --store {DEMO}/store show {id_}")
     print(f"\nAll of it away again: rm -rf {DEMO}")
 
@@ -115,44 +103,62 @@ def sudo(*command: str) -> list[str]:
 
 def rig(*arguments: str) -> None:
     """Call the rig that the tests use; its state lies in our folder."""
-    command = sudo("env", f"HPCBINDER_RIG={DEMO / 'rig'}", sys.executable, "-m", "tests.rig", *arguments)
+    settings = [f"HPCBINDER_RIG={DEMO / 'rig'}", "HPCBINDER_RIG_APPTAINER_ANY=1"]  # today's, should it be a newer one
+    command = sudo("env", *settings, sys.executable, "-m", "tests.rig", *arguments)
     if subprocess.run(command, cwd=ROOT).returncode:
         sys.exit(f"error: the rig could not be brought {arguments[0]} (see above)")
 
 
-def start_engine() -> str:
-    """Install what is missing, start a dockerd of our own and return its address."""
-    rig("up", "dockerd")
-    host = Rig(DEMO / "rig").dockerd.host
-    socket = host.removeprefix("unix://")
-    # It is ours alone, so whoever runs the demo may talk to it.
-    subprocess.run(sudo("chown", f"{os.getuid()}:{os.getgid()}", socket), check=True)
-    return host
+def apptainer() -> Path:
+    """The folder with Apptainer."""
+    found = shutil.which("apptainer")
+    return Path(found).parent if found else Rig(DEMO / "rig").apptainer.bin
 
 
-def build(example: str, host: str | None, runtime: str, timings: dict[str, float]) -> dict[str, str]:
-    """Serve an example and build it from its URL; returns the image's id and its kernel's name and folder.
+def path() -> str:
+    """Where programs are."""
+    return f"{apptainer()}:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
-    Args:
-        host: Address of the engine; None if it needs none.
+
+def with_subordinate_ids(command: list[str]) -> list[str]:
+    """The command as whoever runs the demo; root has subordinate ids there.
+
+    Apptainer makes no namespace for a root without some, which ordinary users get with their accounts and root does
+    not. The files that say so are others' only in a mount namespace: nothing of the machine changes.
     """
+    if os.getuid() or any(line.startswith(("root:", "0:")) for line in _lines(Path("/etc/subuid"))):
+        return command
+    ids = DEMO / "subordinate-ids"
+    ids.write_text("root:100000:65536\n")
+    mounts = "".join(f"mount --bind {shlex.quote(str(ids))} /etc/{name}; " for name in ("subuid", "subgid"))
+    for name in ("subuid", "subgid"):
+        Path("/etc", name).touch()  # something to mount over
+    return ["unshare", "--mount", "sh", "-euc", f'{mounts}exec "$@"', "sh", *command]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def build(example: str, timings: dict[str, float]) -> dict[str, str]:
+    """Serve an example and build it from its URL; returns the image's id and its kernel's name and folder."""
     (DEMO / "git").mkdir(exist_ok=True)
     repository = DEMO / "git" / f"{example}.git"
     commit = commit_folder(ROOT / "examples" / example, repository, message=EXAMPLES[example])
     with serve(DEMO / "git", port=PORT) as url:
         command = [str(HPCBINDER), "--store", str(DEMO / "store"), "build", f"{url}/{example}.git", "--ref", commit]
-        command += ["--prefix", str(DEMO / "jupyter"), "--runtime", runtime, "--json"]
+        command += ["--prefix", str(DEMO / "jupyter"), "--engine", "none", "--runtime", "apptainer", "--json"]
         step(" ".join(["hpcbinder", *command[1:]]))
-        environment = {**os.environ, "CI": "1", **({"DOCKER_HOST": host} if host else {})}
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+        environment = {**os.environ, "CI": "1", "PATH": path()}
+        done = subprocess.run(with_subordinate_ids(command), env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
     result = json.loads(done.stdout)
     timings.update(result["timings"])
     kernel = result["kernels"][0]
     print(f"    {result['id']}: {result['size'] / 2**20:.0f} MiB, commit {result['commit'][:10]}")
-    for name, path in result["formats"].items():
-        print(f"    {name:<10}{path}")
+    for name, file in result["formats"].items():
+        print(f"    {name:<10}{file}")
     print(f"    kernel    {kernel['name']}: {kernel['display_name']}")
     return {"id": result["id"], "name": kernel["name"], "path": kernel["path"]}
 
@@ -175,7 +181,7 @@ def run_notebook(example: str, kernel: dict[str, str]) -> Path:
     )
     environment = {
         "HOME": str(home),
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PATH": path(),
         "LANG": "C.UTF-8",
         "JUPYTER_PATH": str(DEMO / "jupyter" / "share" / "jupyter"),
     }

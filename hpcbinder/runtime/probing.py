@@ -68,10 +68,11 @@ def probe(program: str, environ: Mapping[str, str]) -> Found:
             lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
             reason = next((line for line in reversed(lines) if "FATAL" in line), lines[-1])
             reason = reason.partition("FATAL:")[2].strip() or reason
-            raise RunError(
-                f"Apptainer cannot run build steps here: {one_line(reason, 300)}",
-                hint="docs/engines.md: what a machine must allow",
-            )
+            hint = "docs/engines.md: what a machine must allow"
+            if "/etc/subuid for root" in reason:
+                # Others get a namespace with their own id alone; root gets none.
+                hint = "as an ordinary user, or: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 root"
+            raise RunError(f"Apptainer cannot run build steps here: {one_line(reason, 300)}", hint=hint)
         return Found(f"{match[1]}.{match[2]}{match[3] or ''}", sum(counts))
 
 
