@@ -8,6 +8,7 @@ from hpcbinder.catalog.record import dump, parse
 from hpcbinder.catalog.store import Catalog
 from hpcbinder.catalog.sweep import PACKAGES, Item, items
 from hpcbinder.catalog.sweep import size as size_on_disk
+from hpcbinder.catalog.vouching import open_places, vouched
 
 __all__ = [
     "PACKAGES",
@@ -18,11 +19,13 @@ __all__ = [
     "items",
     "make_folder",
     "mark_used",
+    "open_places",
     "parse",
     "read_log",
     "remove_tree",
     "shared_bytes",
     "size_on_disk",
     "sync_folder",
+    "vouched",
     "write_atomic",
 ]

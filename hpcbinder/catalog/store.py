@@ -33,6 +33,7 @@ from hpcbinder.catalog.logs import LogBook, runs
 from hpcbinder.catalog.record import NAME, dump, load_entry, parse, relative_formats
 from hpcbinder.catalog.scratch import clean, scratch
 from hpcbinder.catalog.sweep import Item
+from hpcbinder.catalog.vouching import vouched
 from hpcbinder.errors import CatalogError
 from hpcbinder.model import Entry, RegisteredKernel
 from hpcbinder.text import one_line
@@ -103,6 +104,20 @@ class Catalog:
         folder = self._prepared() / "tmp"
         clean(folder)
         with self.working(), scratch(folder) as path:
+            yield path
+
+    @contextmanager
+    def job(self) -> Iterator[Path]:
+        """A private folder in the store for what a job's nodes read, removed at the end.
+
+        Jobs may take days: unlike `temporary` it keeps nothing from going away.
+
+        Raises:
+            CatalogError: The store cannot be written.
+        """
+        folder = self._prepared() / "tmp"
+        clean(folder)
+        with scratch(folder) as path:
             yield path
 
     @contextmanager
@@ -516,7 +531,8 @@ class Catalog:
     def _load(self, store: Path, id_: str) -> Entry | None:
         folder, aside = self._places(store, id_)
         # A successor may come between the looks at the two places.
-        entry = next((entry for place in (folder, aside, folder) if (entry := load_entry(place))), None)
+        places = (place for place in (folder, aside, folder) if store == self.path or vouched(place, store))
+        entry = next((entry for place in places if (entry := load_entry(place))), None)
         if entry is None:
             return None
         _check_version(store)

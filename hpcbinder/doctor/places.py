@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpcbinder.catalog import open_places
 from hpcbinder.config import SITE_FILE, user_config
 from hpcbinder.doctor.finding import Finding, Machine, Status, clean, read
 from hpcbinder.register import kernels_folder
@@ -53,6 +54,10 @@ def site_stores(machine: Machine) -> Sequence[Finding]:
             findings.append(Finding("store", "site store", Status.PROBLEM, clean(f"{path}: {error.strerror}"), advice))
         else:
             findings.append(Finding("store", "site store", Status.OK, clean(f"{path}: {count} images")))
+            if found := open_places(path):
+                what = f"{path}: everybody may write to {', '.join(found)}: what others put there is not used"
+                advice = "chmod o-w; a store's owner and its group are trusted by all who use it"
+                findings.append(Finding("store", "site store", Status.PROBLEM, clean(what), advice))
     return findings
 
 
