@@ -10,7 +10,8 @@ from hpcbinder.catalog import Catalog
 from hpcbinder.config import Config
 from hpcbinder.model import Entry, RegisteredKernel
 from hpcbinder.progress import Reporter
-from hpcbinder.register import kernels_folder
+from hpcbinder.register import job_of, kernels_folder
+from hpcbinder.scheduler import Resources
 
 _BELOW = ("share", "jupyter", "kernels")
 
@@ -41,10 +42,10 @@ def repoint(
         RunError: No runtime here can run it.
     """
     moved: list[RegisteredKernel] = []
-    for folder, base in [] if beside else _places(old):
+    for folder, base, job in [] if beside else _places(old):
         place = _prefix(folder, config)
         if place is not None:
-            moved += register(new, config, catalog, reporter, place[0], base)
+            moved += register(new, config, catalog, reporter, place[0], base, job)
             new = catalog.get(new.id)
     if not moved:
         return register(new, config, catalog, reporter, prefix, name)
@@ -54,9 +55,10 @@ def repoint(
     return tuple(moved)
 
 
-def _places(entry: Entry) -> list[tuple[Path, str]]:
-    """The folders that an image's kernels were registered in, with the name that was given (or derived) there."""
-    found: dict[tuple[Path, str], None] = {}
+def _places(entry: Entry) -> list[tuple[Path, str, Resources | None]]:
+    """The folders that an image's kernels were registered in, with the name that was given (or derived) there, and the
+    job that each start is."""
+    found: dict[tuple[Path, str, Resources | None], None] = {}
     for kernel in entry.registered:
         path = Path(kernel.path)
         base = path.name
@@ -64,7 +66,7 @@ def _places(entry: Entry) -> list[tuple[Path, str]]:
             # `register_kernels` put the kernel's own name behind it.
             ends = [f"-{each.name}" for each in entry.kernels if base.endswith(f"-{each.name}")]
             base = base.removesuffix(max(ends, key=len)) if ends else base
-        found[(path.parent, base)] = None
+        found[(path.parent, base, job_of(path))] = None
     return list(found)
 
 

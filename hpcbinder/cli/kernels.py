@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from hpcbinder.cli.completion import complete_id
+from hpcbinder.cli.jobs import Job, job_options
 from hpcbinder.cli.options import kernel_options, runtime_option
 from hpcbinder.cli.session import Session
 
@@ -17,11 +18,22 @@ from hpcbinder.cli.session import Session
 @click.option("--kernel", is_flag=True, help="As Jupyter kernels, one for each kernel the image holds.")
 @kernel_options
 @runtime_option
+@job_options
 @click.pass_obj
 def register_command(
-    session: Session, id_: str, kernel: bool, prefix: str | None, name: str | None, runtime: str | None
+    session: Session,
+    id_: str,
+    kernel: bool,
+    prefix: str | None,
+    name: str | None,
+    runtime: str | None,
+    job: Job | None,
 ) -> None:
-    """Register image ID so that it can be launched. Doing it twice changes nothing."""
+    """Register image ID so that it can be launched. Doing it twice changes nothing.
+
+    With --on slurm each kernel is a job of its own, on whichever node there is. Jupyter starts it there where hpcbinder
+    is installed beside Jupyter.
+    """
     from hpcbinder.build import register
 
     if not kernel:
@@ -29,8 +41,11 @@ def register_command(
 
     session.setting({"runtime.name": runtime})
     folder = Path(prefix).absolute() if prefix else None
+    resources = None if job is None else job.resources(session.config.slurm)
+    if job is not None and (job.mpi != "auto" or job.values.get("tasks", 1) != 1):
+        raise click.UsageError("a kernel is one process: no --ntasks and no --mpi")
     with session.reporter as reporter:
-        kernels = register(session.catalog.get(id_), session.config, session.catalog, reporter, folder, name)
+        kernels = register(session.catalog.get(id_), session.config, session.catalog, reporter, folder, name, resources)
     for registered in kernels:
         click.echo(f"{registered.name}  {registered.path}")
 

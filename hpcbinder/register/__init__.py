@@ -11,15 +11,17 @@ from hpcbinder.config import Config
 from hpcbinder.errors import RegisterError, RunError
 from hpcbinder.model import Entry, RegisteredKernel
 from hpcbinder.register.image_kernels import image_kernels
-from hpcbinder.register.kernelspec import display_name, kernel_files
+from hpcbinder.register.kernelspec import display_name, job_of, kernel_files
 from hpcbinder.register.place import owner, place, remove
 from hpcbinder.register.pointing import Pointing, pointing_kernels
 from hpcbinder.register.shifter_gateway import import_into_gateway
+from hpcbinder.scheduler import OF_THE_JOB, Resources
 
 __all__ = [
     "Pointing",
     "image_kernels",
     "import_into_gateway",
+    "job_of",
     "kernels_folder",
     "pointing_kernels",
     "register_kernels",
@@ -40,7 +42,12 @@ def kernels_folder(config: Config, prefix: Path | None = None) -> Path:
 
 
 def register_kernels(
-    entry: Entry, *, config: Config, prefix: Path | None = None, name: str | None = None
+    entry: Entry,
+    *,
+    config: Config,
+    prefix: Path | None = None,
+    name: str | None = None,
+    job: Resources | None = None,
 ) -> tuple[RegisteredKernel, ...]:
     """Give every kernel of an image a kernelspec. Doing it again changes nothing.
 
@@ -48,14 +55,16 @@ def register_kernels(
         entry: The image.
         config: How images are run here, and where kernels go.
         prefix: Register below PREFIX/share/jupyter/kernels.
-        name: Name of the kernelspec instead of `hpcbinder-ID`; one of ours of that name is replaced. Where the image
-            has several kernels, `-KERNEL` is added.
+        name: Name of the kernelspec instead of `hpcbinder-ID` (with `-slurm`, if it is a job); one of ours of that name
+            is replaced. Where the image has several kernels, `-KERNEL` is added.
+        job: What the job asks for that each start is, on whichever node there is; None starts kernels where the front
+            end is.
 
     Raises:
         RegisterError: The name cannot be one, it is taken by a kernelspec that is not ours, the image holds no kernel,
             no runtime here can run it, or the folder cannot be written.
     """
-    base = f"hpcbinder-{entry.id}" if name is None else name
+    base = f"hpcbinder-{entry.id}{'' if job is None else '-slurm'}" if name is None else name
     if not _NAME.fullmatch(base) or base.lower() != base and name is None:
         raise RegisterError(f"not a name for a kernel: {base!r}", hint="letters, digits, '.', '_' and '-'")
     if not entry.kernels:
@@ -68,15 +77,17 @@ def register_kernels(
         description = runtime.describe(entry, config.runtime)
     except RunError as error:
         raise RegisterError(error.message, where=error.where, hint=error.hint) from error
+    if job is not None:
+        description["environment"] = [*description["environment"], *OF_THE_JOB]
     if description["runtime"] in ("apptainer", "singularity"):
         _check(entry, description["program"], Path(description["image"]["location"]))
     registered = []
     for kernel in entry.kernels:
         full = base if len(entry.kernels) == 1 else f"{base}-{kernel.name}"
         path = folder / full
-        place(path, kernel_files(entry, kernel, description, path))
+        place(path, kernel_files(entry, kernel, description, path, job))
         # Jupyter knows a kernelspec by its folder's name in lower case.
-        registered.append(RegisteredKernel(full.lower(), str(path), kernel.language, display_name(entry, kernel)))
+        registered.append(RegisteredKernel(full.lower(), str(path), kernel.language, display_name(entry, kernel, job)))
     return tuple(registered)
 
 

@@ -153,7 +153,7 @@ def killed(kernel: str, folder: str, chosen: Callable[[Processes, int], list[int
     before = processes()
     manager, client = start(kernel, folder)
     execute(client, DAEMON)
-    launcher = manager.provisioner.pid  # type: ignore[union-attr]
+    launcher = getattr(manager.provisioner, "pid", 0)  # a kernel in a job has none here
     victims = chosen(since(before), launcher)
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
@@ -161,6 +161,44 @@ def killed(kernel: str, folder: str, chosen: Callable[[Processes, int], list[int
     while manager.is_alive() and time.monotonic() < end:
         time.sleep(0.05)
     return {"victims": len(victims), "alive": manager.is_alive()}
+
+
+def overheard(kernel: str, folder: str) -> dict[str, Any]:
+    """What somebody else on the network hears of a kernel, who knows where it is and none of its keys."""
+    import zmq
+
+    manager, client = start(kernel, folder)
+    info = manager.get_connection_info()
+    with zmq.Context() as context, context.socket(zmq.SUB) as ear:
+        ear.linger = 0
+        ear.subscribe(b"")
+        ear.connect(f"tcp://{info['ip']}:{info['iopub_port']}")
+        heard = 0
+        for _ in range(4):
+            execute(client, "print('a secret')")
+            heard += bool(ear.poll(500))
+    manager.shutdown_kernel()
+    return {"ip": info["ip"], "keys": sorted(key for key in info if key.startswith("curve")), "heard": heard}
+
+
+def no_node(kernel: str, folder: str) -> dict[str, Any]:
+    """A cluster whose nodes are all taken, and somebody who does not wait for ever."""
+    from traitlets.config import Config
+
+    taking = ["sbatch", "--parsable", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 1000"]
+    job = subprocess.run(taking, check=True, capture_output=True, text=True).stdout.strip()
+    state = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
+    while subprocess.run(state, capture_output=True, text=True).stdout.strip() != "RUNNING":
+        time.sleep(0.1)
+    manager = KernelManager(kernel_name=kernel, config=Config({"SlurmProvisioner": {"start_timeout": 8}}))
+    said = ""
+    try:
+        manager.start_kernel(cwd=folder)
+    except RuntimeError as error:
+        said = str(error)
+    mine = subprocess.run(["squeue", "--noheader", "--me", "--format=%i"], capture_output=True, text=True).stdout
+    subprocess.run(["scancel", job], check=True)
+    return {"said": said, "queue": mine.split(), "taking": job}
 
 
 def named(*words: str) -> Callable[[Processes, int], list[int]]:
@@ -175,6 +213,8 @@ SCENARIOS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "look": look,
     "interrupt": interrupt,
     "shutdown-now": shutdown_now,
+    "overheard": overheard,
+    "no-node": no_node,
     "front-end-killed": front_end_killed,
     "launcher-killed": lambda *a: killed(*a, lambda _, launcher: [launcher]),
     "keeper-killed": lambda *a: killed(*a, keeper),

@@ -20,7 +20,7 @@ import pytest
 from . import Apptainer, Builder, Charliecloud, Dockerd, Registry, Rig, RigError, Slurm, User, packages
 
 _PARTS = {"rig", "dockerd", "apptainer", "charliecloud", "registry", "slurm", "user", "builder"}
-_GROUPS = {"engines": "builder", "docker": "dockerd"}
+_GROUPS = {"engines": "builder", "docker": "dockerd", "slurm": "slurm"}
 """Who asks for the part is in the group, whose tests are one process's: what they build, others of them find there. The
 first that fits."""
 _ALLOWED = Path(__file__).parent.parent / "allowed_skips.txt"
@@ -88,6 +88,7 @@ def user(rig: Rig) -> Iterator[User]:
     except RigError as error:
         pytest.skip(f"rig: {error}")
     yield user
+    rig.slurm.cancel(user.uid)
     user.clean()
 
 

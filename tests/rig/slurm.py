@@ -1,4 +1,4 @@
-"""A Slurm cluster on one machine: a controller and nodes that each have a network, a hostname and processes of their own.
+"""A Slurm cluster on one machine: a controller, and nodes that each have a network and processes of their own.
 
 This machine is the login node: `sinfo`, `srun` and `sbatch` work here with `Slurm.environment`. Nodes reach it and each
 other by one bridge, and nothing else. Each daemon sees accounts and host names of the rig's in mount namespaces of its
@@ -30,7 +30,7 @@ _START_SECONDS = 60
 _CONTROL_PORT = 16817
 _NODE_PORT = 17001
 
-# $1: host name, $2: folder with what is seen in /etc, $3: address of eth0 with its prefix, "" for the machine's network.
+# $1: host name, $2: folder of what is seen in /etc, $3: address of eth0 with its prefix, "" for the machine's network.
 _INIT = """
 set -eu
 hostname "$1"
@@ -38,6 +38,9 @@ for name in passwd group hosts; do
     if [ -e "/etc/$name" ]; then mount --bind "$2/$name" "/etc/$name"; fi
 done
 if [ -n "$3" ]; then
+    # A node's own, as it is elsewhere: Slurm's PMIx has a folder for each job there.
+    mount -t tmpfs -o mode=1777 tmpfs /tmp
+    mount -t tmpfs -o mode=1777 tmpfs /dev/shm
     until ip link show eth0 >/dev/null 2>&1; do sleep 0.02; done
     ip link set lo up
     ip address add "$3" dev eth0
@@ -175,6 +178,12 @@ class Slurm:
                 self._spawn(f"slurmd-{node}", node, command, (number, f"{subnet[100 + number]}/{subnet.prefixlen}"))
             self._wait()
 
+    def cancel(self, uid: int) -> None:
+        """End a user's jobs, if the cluster is up: processes that are just killed leave allocations behind."""
+        if self._process("slurmctld") is not None:
+            command = ["scancel", "--quiet", f"--user={uid}"]
+            subprocess.run(command, capture_output=True, timeout=60, env={"PATH": _PATH, **self.environment})
+
     def stop(self) -> None:
         """End all jobs and daemons, and remove the bridge."""
         if self._run.is_dir():
@@ -231,7 +240,7 @@ class Slurm:
 
     def _spawn(self, name: str, host: str, command: Sequence[str], node: tuple[int, str] | None = None) -> None:
         """Start a daemon; with a node's number and address in a network and with processes of its own."""
-        own = ["--net", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"] if node else []
+        own = ["--net", "--ipc", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"] if node else []
         program = shutil.which(command[0], path=_PATH)
         if program is None:
             raise RigError(f"{command[0]} is not where Debian puts it")
@@ -264,9 +273,9 @@ class Slurm:
     def _connect(self, pid: int, number: int) -> None:
         """Give a new network namespace one end of a cable, once there is one."""
         end = time.monotonic() + _START_SECONDS
-        mine = os.readlink("/proc/self/ns/net")
+        mine = Path("/proc/self/ns/net").readlink()
         with contextlib.suppress(OSError):
-            while os.readlink(f"/proc/{pid}/ns/net") == mine and time.monotonic() < end:
+            while Path(f"/proc/{pid}/ns/net").readlink() == mine and time.monotonic() < end:
                 time.sleep(0.01)
         cable = f"hpcs{number}-{self._tag}"
         for arguments in (

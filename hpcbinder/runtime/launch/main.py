@@ -1,4 +1,5 @@
-"""A registered kernel's start: `python launch.py CONNECTION_FILE`, with what to run in launch.json beside it."""
+"""The start of a registered kernel, `python launch.py CONNECTION_FILE`, or of a job's task, `python launch.py`; what to
+run stands in launch.json beside it. A kernel on another node has a job of its own (`job`, `node`)."""
 
 # Paths are text here: they become words of a command line.
 # ruff: noqa: PTH100, PTH109
@@ -10,11 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from . import job, node
 from .environment import host_environment
-from .gpu import resolve
+from .gpu import resolve, shortcoming
 from .prologue import environment_after
 from .runtimes import locate
 from .supervise import supervise
@@ -40,7 +43,8 @@ def prepare(
 
     Args:
         description: `format`, `runtime`, `program`, `image` {id, location, entrypoint, env, mount_points}, `argv`,
-            `env`, `binds`, `environment`, `gpu`, `prologue`; hpcbinder.runtime.description makes it.
+            `env`, `binds`, `environment`, `gpu`, `prologue`, `needs` {gpu, cuda} where there are any;
+            hpcbinder.runtime.description makes it.
         environ: The environment of whom it is run for.
         cwd: Absolute working directory.
         argv: The command, the description's own if None.
@@ -58,7 +62,7 @@ def prepare(
     if gpu != "none" and description["gpu"] == "auto" and runtime.name == "charliecloud":
         gpu = "none"
     image = description["image"]
-    return runtime.command(
+    command = runtime.command(
         Image(
             id=image["id"],
             location=image["location"],
@@ -78,14 +82,17 @@ def prepare(
             interactive=interactive,
         ),
     )
+    lacking = shortcoming(description.get("needs", {}), gpu)
+    return replace(command, notes=(*command.notes, lacking)) if lacking else command
 
 
 def main(folder: Path, arguments: Sequence[str]) -> int:
-    """Run the kernel described in `folder`.
+    """Run the kernel or the command described in `folder`.
 
     Args:
         folder: Where launch.json lies.
-        arguments: The connection file's path.
+        arguments: The connection file's path, for a kernel; nothing for a command; `--job NAME` and `--node` for both
+            ends of a kernel on another node.
 
     Returns:
         The exit code.
@@ -94,20 +101,30 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     # An impatient front end may interrupt before there is anything to interrupt.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
+        if arguments[:1] == ["--job"]:
+            return job.main(folder, arguments[1])
+        if arguments == ["--node"]:
+            return node.main(folder, _kernel)
         description = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
-        # 1: "somebody looks after you". ipykernel then neither polls a parent that, in a container, is never the one
-        # it was told of, nor takes itself for one that was started by hand (ipykernel/kernelapp.py, init_poller).
-        description["env"] = {"JPY_PARENT_PID": "1", **description["env"]}
-        command = prepare(
-            description,
-            environ=os.environ,
-            cwd=os.getcwd(),
-            files={"connection_file": os.path.abspath(arguments[0])},
-        )
+        if arguments:
+            command = _kernel(description, arguments[0])
+        else:
+            command = prepare(description, environ=os.environ, cwd=os.getcwd())
     except (LaunchError, OSError, ValueError) as error:
         print(f"hpcbinder: {error}", file=sys.stderr)
         return EXIT_CODE
     for note in command.notes:
         print(f"hpcbinder: {note}", file=sys.stderr)
+    if not arguments:
+        return supervise(command, parent=parent)
     # A front end that wants its kernel to survive it leaves JPY_PARENT_PID out (jupyter_client/launcher.py).
     return supervise(command, parent=parent if "JPY_PARENT_PID" in os.environ else None)
+
+
+def _kernel(description: Mapping[str, Any], connection_file: str) -> Command:
+    # 1: "somebody looks after you". ipykernel then neither polls a parent that, in a container, is never the one it was
+    # told of, nor takes itself for one that was started by hand (ipykernel/kernelapp.py, init_poller).
+    looked_after = {**description, "env": {"JPY_PARENT_PID": "1", **description["env"]}}
+    return prepare(
+        looked_after, environ=os.environ, cwd=os.getcwd(), files={"connection_file": os.path.abspath(connection_file)}
+    )

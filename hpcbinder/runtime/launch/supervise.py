@@ -30,7 +30,9 @@ _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 _CLEANUP_TIMEOUT = 20.0
 
 
-def supervise(command: Command, *, terminal: bool = False, parent: int | None = None) -> int:
+def supervise(
+    command: Command, *, terminal: bool = False, parent: int | None = None, control: int | None = None
+) -> int:
     """Run a command to its end and leave nothing of it behind.
 
     Changes this process: it becomes a subreaper, its signal handlers are replaced, core dumps are off.
@@ -40,6 +42,8 @@ def supervise(command: Command, *, terminal: bool = False, parent: int | None = 
         terminal: True if a person sits at a terminal: the command then stays in this process group, so that the
             terminal reaches it (job control, Ctrl-C). Otherwise it gets a session of its own.
         parent: The parent of this process, if the command is to end when that one does.
+        control: Descriptor from which numbers of signals to pass on are read, a byte each; the command ends when it
+            does.
 
     Returns:
         The command's exit code, 128 + the signal's number if it was killed, 127 if it could not be started.
@@ -61,7 +65,7 @@ def supervise(command: Command, *, terminal: bool = False, parent: int | None = 
         finally:
             os._exit(code)
     os.close(read_end)
-    return _stand_in(keeper, write_end, terminal, parent)
+    return _stand_in(keeper, write_end, terminal, parent, control)
 
 
 class _Signals:
@@ -85,24 +89,36 @@ class _Signals:
 def _nothing(signum: int, frame: FrameType | None) -> None: ...
 
 
-def _stand_in(keeper: int, write_end: int, terminal: bool, parent: int | None) -> int:
+def _stand_in(keeper: int, write_end: int, terminal: bool, parent: int | None, control: int | None) -> int:
     signals = _Signals(*_PASSED_ON)
     waiting = select.poll()
     waiting.register(signals.read_end, select.POLLIN)
     front_end = _watch(parent)
     if front_end is not None:
         waiting.register(front_end, select.POLLIN)
+    if control is not None:
+        waiting.register(control, select.POLLIN)
     code = None
     while code is None:
         if parent is not None and os.getppid() != parent:
             parent = None
             if front_end is not None:
                 waiting.unregister(front_end)
-            os.close(write_end)
-            write_end = -1
+            if write_end >= 0:
+                os.close(write_end)
+                write_end = -1
         # Without pidfd_open (Linux < 5.3) the parent is looked at once a second.
-        waiting.poll(1000 if parent is not None and front_end is None else None)
-        for signum in signals.take():
+        ready = dict(waiting.poll(1000 if parent is not None and front_end is None else None))
+        told = b""
+        if control is not None and control in ready:
+            told = os.read(control, 512)
+            if not told:
+                waiting.unregister(control)
+                control = None
+                if write_end >= 0:
+                    os.close(write_end)
+                    write_end = -1
+        for signum in told + signals.take():
             # A terminal's Ctrl-C reached everybody already.
             if signum in _PASSED_ON and write_end >= 0 and not (terminal and signum in _FROM_TERMINAL):
                 try:

@@ -1,0 +1,54 @@
+"""The job that a kernel on another node runs in: `python launch.py --job NAME`, with what it asks for in job.json.
+
+It ends with whoever started it, in the queue as well as on the node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from .environment import host_environment
+from .prologue import environment_after
+from .supervise import supervise
+from .values import Command, LaunchError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+_NOT_FOR_NODES = re.compile(
+    r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC)_(?!CONF\b).*|JUPYTERHUB_.*|CONFIGPROXY_.*|JPY_PARENT_PID"
+)
+"""What would make the job a step of the one that the server runs in, and the server's own credentials."""
+
+
+def main(folder: Path, name: str) -> int:
+    """Run `launch.py --node` as a job; returns its exit code.
+
+    Args:
+        folder: Where job.json lies: `{"options": [words for srun], "prologue": [lines]}`.
+        name: The job's name.
+
+    Raises:
+        LaunchError: There is no srun, or a name that no job has.
+        OSError, ValueError: job.json cannot be read.
+    """
+    if not _NAME.fullmatch(name):
+        raise LaunchError("not a name for a job")
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    environ = _for_nodes(environment_after(job["prologue"], host_environment(os.environ)))
+    srun, scancel = (shutil.which(program, path=environ.get("PATH", os.defpath)) for program in ("srun", "scancel"))
+    if srun is None or scancel is None:
+        raise LaunchError("there is no Slurm here: srun is not on PATH")
+    node = [sys.executable, "-I", "-S", str(folder / "launch.py"), "--node"]
+    options = [f"--job-name={name}", "--mpi=none", "--unbuffered", *job["options"]]
+    # An srun that is killed leaves its allocation behind (slurm.conf(5), InactiveLimit).
+    cancel = (scancel, "--quiet", f"--name={name}")
+    return supervise(Command((srun, *options, "--", *node), environ, cleanup=cancel), parent=os.getppid())
+
+
+def _for_nodes(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if not _NOT_FOR_NODES.fullmatch(name)}

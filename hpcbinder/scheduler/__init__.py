@@ -1,0 +1,11 @@
+"""Jobs of a batch system: what they ask for, and how an image's command becomes one.
+
+Only Slurm so far. Everything that a person or a site says is checked here, before it is a word of a command line; no
+job script is written, so there is none to write into.
+"""
+
+from hpcbinder.scheduler.resources import Resources
+from hpcbinder.scheduler.slurm import Slurm, mpi_kind
+from hpcbinder.scheduler.tasks import OF_THE_JOB, Task, task
+
+__all__ = ["OF_THE_JOB", "Resources", "Slurm", "Task", "mpi_kind", "task"]
