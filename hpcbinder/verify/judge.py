@@ -7,9 +7,9 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from hpcbinder.notebooks import Cell, Notebook
 from hpcbinder.text import one_line
 from hpcbinder.verify.causes import distribution, is_network, likely_cause
-from hpcbinder.verify.notebooks import Cell, Notebook
 from hpcbinder.verify.verdict import Failure, Status, Verdict
 
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")

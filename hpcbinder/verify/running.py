@@ -13,10 +13,10 @@ from typing import Any
 
 from hpcbinder import contract
 from hpcbinder.model import Kernel
+from hpcbinder.notebooks import Notebook
 from hpcbinder.runtime import Secluded
 from hpcbinder.text import one_line
 from hpcbinder.verify.judge import Bounds, Happened, Raised
-from hpcbinder.verify.notebooks import Notebook
 
 PROGRAMS = f"{contract.STEP_DIR}/step"
 """Where our programs and their tasks are seen, read-only: a folder that every image of ours has, empty."""

@@ -14,14 +14,24 @@ from hpcbinder.catalog import Catalog
 from hpcbinder.config import Config
 from hpcbinder.errors import ConvertError, UsageError
 from hpcbinder.model import Entry, Kernel
+from hpcbinder.notebooks import (
+    LIMIT,
+    Import,
+    NotANotebook,
+    Notebook,
+    anywhere,
+    code_imports,
+    is_local,
+    local_modules,
+    notebook_imports,
+    read_notebook,
+)
 from hpcbinder.progress import Reporter
 from hpcbinder.runtime import Secluded
 from hpcbinder.text import one_line
 from hpcbinder.verify.causes import distribution, likely_cause
 from hpcbinder.verify.content import Content, folder_content, image_content, repository_folder
-from hpcbinder.verify.imports import Import, anywhere, code_imports, is_local, local_modules, notebook_imports
 from hpcbinder.verify.judge import Bounds, judge, may_fail
-from hpcbinder.verify.notebooks import LIMIT, NotANotebook, Notebook, read_notebook
 from hpcbinder.verify.running import Runs
 from hpcbinder.verify.verdict import Failure, Missing, Status, Verdict, Verification
 

@@ -17,6 +17,9 @@ MODULES = {
     "exits": "raise SystemExit(3)\n",
     "fails": "raise RuntimeError('one\\ntwo')\n",
     "needs": "import nothing_of_that_name\n",
+    "whole/__init__": "",
+    "whole/part": "import nothing_of_that_name\n",
+    "draws": "import os\nassert os.environ['MPLBACKEND'] == 'Agg'\n",
     "chatty": "import sys\nsys.stdout.write('x' * 1000000)\nsys.stdout.flush()\n",
 }
 WANTED = [
@@ -29,12 +32,15 @@ WANTED = [
         ["os", "path"],
         ["email", "mime"],
         ["nowhere.x", ""],
+        ["whole", "part"],
+        ["draws", ""],
     ),
 ]
 
 
 def test_each_import_is_tried_whatever_the_others_do(tmp_path: Path) -> None:
     for name, text in MODULES.items():
+        (tmp_path / f"{name}.py").parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / "wanted.json").write_text(json.dumps(WANTED))
     command = [sys.executable, PROBE, "wanted.json", "results", "300"]
@@ -56,4 +62,6 @@ def test_each_import_is_tried_whatever_the_others_do(tmp_path: Path) -> None:
         ("", ""),
         ("", ""),
         ("ModuleNotFoundError", "No module named 'nowhere'"),
+        ("ModuleNotFoundError", "No module named 'nothing_of_that_name'"),
+        ("", ""),
     ]

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from notebook_files import cell, notebook
 
+from hpcbinder.notebooks import Notebook, read_notebook
 from hpcbinder.verify import Status, Verdict
 from hpcbinder.verify.causes import distribution, likely_cause
 from hpcbinder.verify.judge import Bounds, Happened, Raised, judge, may_fail
-from hpcbinder.verify.notebooks import Notebook, read_notebook
 from hpcbinder.verify.running import happened
 
 BOUNDS = Bounds(cell=60, notebook=600, memory=1 << 30)
@@ -119,7 +119,7 @@ def test_where_it_failed() -> None:
     read = of("x", "import tool\ntool.read(f)")
     verdict = judged(read, failed("AttributeError", "'Dataset' object has no attribute 'value'", 1, TRACEBACK))
     assert verdict.line == "fails at cell 2: AttributeError: 'Dataset' object has no attribute 'value'"
-    assert "h5py 3 removed .value" in verdict.cause and "of the repository's time" in verdict.cause
+    assert "h5py 3 removed .value" in verdict.cause and "--as-of commit" in verdict.cause
     assert verdict.failure is not None
     assert (verdict.failure.cell, verdict.failure.line) == (2, "tool.read(f)")
     assert verdict.failure.frame == "/srv/repo/tool.py:12 in read(f)"

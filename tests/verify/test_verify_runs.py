@@ -183,6 +183,24 @@ def test_build_can_verify_in_the_end(line: Line, contract_image: dict[str, Any],
     assert [verdict["status"] for verdict in told["verified"]["notebooks"]] == ["runs"]
 
 
+def test_a_build_whose_notebook_does_not_run_says_so_by_its_exit(
+    line: Line, contract_image: dict[str, Any], apptainer: Apptainer
+) -> None:
+    def change(work: Path) -> None:
+        (work / "fails.ipynb").write_bytes(notebook("1/0"))
+
+    environment = {**line.environment, "PATH": f"{Path(apptainer.path).parent}:{os.environ['PATH']}"}
+    source = line.repository("failing", change, of="contract")
+    options = ["--no-register", "--json", "--verify"]
+    done = replace(line, environment=environment).hpcbinder("build", source, *options, check=False)
+    assert done.returncode == 12, done.stderr[-2000:]
+    told = json.loads(done.stdout)
+    statuses = {verdict["notebook"]: verdict["status"] for verdict in told["verified"]["notebooks"]}
+    assert statuses == {"fails.ipynb": "fails", "notebook.ipynb": "runs"}
+    # The image is whole, and there.
+    assert line.hpcbinder("show", told["id"]).stdout
+
+
 def test_a_notebook_that_is_not_there(person: Person, contract_image: dict[str, Any]) -> None:
     done = person.run("verify", contract_image["id"], "notebok.ipynb")
     assert done.returncode == 2
@@ -197,6 +215,25 @@ def test_a_cell_that_takes_too_long(person: Person, contract_image: dict[str, An
     done = person.run("verify", contract_image["id"], "--checkout", str(folder), "--cell-timeout", "2")
     assert done.returncode == 12, done.stderr
     assert "a.ipynb: takes too long: cell 1 takes longer than 2 s" in done.stdout
+
+
+def test_a_notebook_that_needs_too_much(person: Person, contract_image: dict[str, Any]) -> None:
+    folder = person.user.home / "much"
+    folder.mkdir()
+    for name, code in {
+        "memory": "x = bytearray(1 << 30)",
+        "time": "import time\nwhile True:\n    time.sleep(1)",
+    }.items():
+        (folder / f"{name}.ipynb").write_bytes(notebook("1", code))
+    person.user.own(folder)
+    verify = ["verify", contract_image["id"], "--checkout", str(folder)]
+    done = person.run(*verify, "memory.ipynb", "--memory", "600M")
+    assert done.returncode == 12, done.stderr
+    assert "memory.ipynb: fails at cell 2: needs more than 600 MiB of memory" in done.stdout
+    assert "--memory" in done.stdout
+    done = person.run(*verify, "time.ipynb", "--timeout", "5")
+    assert done.returncode == 12, done.stderr
+    assert "time.ipynb: takes too long: the notebook takes longer than 5 s" in done.stdout
 
 
 def test_a_killed_verify_leaves_nothing_running(person: Person, contract_image: dict[str, Any]) -> None:

@@ -36,13 +36,17 @@ def attempt(module, name):
         try:
             importlib.import_module(module + "." + name)
         except ImportError as error:
-            if getattr(error, "name", None) == module + "." + name or "No module named" in str(error):
+            # Python 2's says what is missing in its text alone, and only the last part of it.
+            missing = getattr(error, "name", None) or str(error).split(" ")[-1]
+            if missing in (module + "." + name, name):
                 raise ImportError("cannot import name '%s' from '%s'" % (name, module))
             raise
 
 
 def child(wanted, results, first):
     sys.path.insert(0, "")
+    # As in a kernel, which sets its own: matplotlib before 3.0 else wants a window, and tkinter for it.
+    os.environ.setdefault("MPLBACKEND", "Agg")
     for number in range(first, len(wanted)):
         module, name = wanted[number]
         try:

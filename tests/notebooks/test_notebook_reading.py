@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from notebook_files import cell, notebook
 
 from hpcbinder.model import Kernel
-from hpcbinder.verify.notebooks import NotANotebook, read_notebook
+from hpcbinder.notebooks import NotANotebook, read_notebook
 from hpcbinder.verify.verifying import choose_kernel
 
 JSON = st.recursive(

@@ -65,6 +65,7 @@ class Notebook:
         kernel: Name of the kernel it asks for, "" for none.
         cells: Its code cells.
         allow_errors: Its metadata let every cell fail.
+        version: Of the language that it was last run with (`3.8.10`), "" if it does not say.
     """
 
     path: str
@@ -72,6 +73,7 @@ class Notebook:
     kernel: str
     cells: tuple[Cell, ...]
     allow_errors: bool = False
+    version: str = ""
 
 
 def read_notebook(path: str, raw: bytes) -> Notebook:
@@ -103,12 +105,13 @@ def read_notebook(path: str, raw: bytes) -> Notebook:
     metadata = _dict(data.get("metadata"))
     spec = _dict(metadata.get("kernelspec"))
     kernel = _text(spec.get("name"))
-    said = _text(spec.get("language")) or _text(_dict(metadata.get("language_info")).get("name"))
+    info = _dict(metadata.get("language_info"))
+    said = _text(spec.get("language")) or _text(info.get("name"))
     cells = tuple(_code(found))
     language = _language(said, kernel) or next((_text(c.get("language")).lower() for c in found if "language" in c), "")
     execution = _dict(metadata.get("execution"))
     allowed = metadata.get("allow_errors") is True or execution.get("allow_errors") is True
-    return Notebook(path, language, kernel, cells, allowed)
+    return Notebook(path, language, kernel, cells, allowed, _text(info.get("version")))
 
 
 def _cells(data: Mapping[str, Any]) -> list[dict[str, Any]]:

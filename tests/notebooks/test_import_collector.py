@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from notebook_files import notebook
 
-from hpcbinder.verify.imports import anywhere, code_imports, is_local, local_modules, notebook_imports, plain_python
-from hpcbinder.verify.notebooks import read_notebook
+from hpcbinder.notebooks import (
+    anywhere,
+    code_imports,
+    is_local,
+    local_modules,
+    notebook_imports,
+    plain_python,
+    read_notebook,
+)
 
 NAMES = st.sampled_from(["numpy", "os.path", "h5py", "α.β", "_x", "sklearn.externals"])
 AROUND = st.sampled_from(

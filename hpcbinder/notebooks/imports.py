@@ -1,7 +1,7 @@
 """What notebooks and scripts import, without running them.
 
 A cell is Python with IPython's own words in it (magics, shell lines, questions): these are taken out, line for line.
-What still does not parse, Python 2 mostly, is searched for lines that import.
+Of what still does not parse, Python 2 mostly, the words are looked at (`older`).
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from hpcbinder.verify.notebooks import Notebook
+from hpcbinder.notebooks.older import older_imports
+from hpcbinder.notebooks.reading import Notebook
 
 _STAYS_PYTHON = frozenset({"time", "timeit", "capture", "prun", "snakeviz", "memit", "mprun", "lprun", "px"})
 """Cell magics whose cell is Python all the same."""
 _CATCHES = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-_PLAIN = re.compile(r"^[ \t]*(?:import[ \t]+(?P<what>[^#;\n]+)|from[ \t]+(?P<of>[\w.]+)[ \t]+import\b)")
 _MOST = 20_000
 """Nodes of a cell's tree, times ten: what is larger was generated."""
 _LONGEST = 200
@@ -68,13 +68,15 @@ def notebook_imports(notebook: Notebook) -> tuple[Import, ...]:
 
 def code_imports(source: str, file: str, cell: int = 0) -> tuple[Import, ...]:
     """The imports of a script or of a cell's Python."""
+    if "import" not in source:
+        return ()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Notebooks may await at their top.
             tree = compile(source, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return tuple(_by_lines(source, file, cell))
+        return tuple(_by_words(source, file, cell))
     assert isinstance(tree, ast.Module)
     return tuple(sorted(_walk(tree, file, cell), key=lambda found: found.line))
 
@@ -92,6 +94,8 @@ def plain_python(source: str) -> str:
 
 def _plain_line(line: str) -> str:
     bare = line.lstrip()
+    if not ("%" in bare or "!" in bare or "?" in bare or bare[:1] in (",", ";", "/")):
+        return line
     indent = line[: len(line) - len(bare)]
     if bare.startswith(("%", "!", "?", ",", ";", "/")):
         return f"{indent}pass"
@@ -125,14 +129,14 @@ def local_modules(paths: Iterable[str]) -> dict[str, frozenset[str]]:
     return {folder: frozenset(names) for folder, names in found.items()}
 
 
-def is_local(module: Import, local: dict[str, frozenset[str]]) -> bool:
+def is_local(module: Import, local: Mapping[str, Collection[str]]) -> bool:
     """Whether an import finds a file of the repository: beside who imports it, in a folder above, or in `src`."""
     folder = PurePosixPath(module.file).parent
     places = [_folder(folder), *map(_folder, folder.parents), "src", "lib"]
     return any(module.top in local.get(place, ()) for place in places)
 
 
-def anywhere(module: Import, local: dict[str, frozenset[str]]) -> bool:
+def anywhere(module: Import, local: Mapping[str, Collection[str]]) -> bool:
     """Whether some folder of the repository has a module of that name: `sys.path` may lead there."""
     return any(module.top in names for names in local.values())
 
@@ -177,13 +181,9 @@ def _only_for_types(test: ast.expr) -> bool:
     return name == "TYPE_CHECKING"
 
 
-def _by_lines(source: str, file: str, cell: int) -> Iterator[Import]:
-    for number, line in enumerate(source.splitlines(), 1):
-        if len(line) > 10_000 or not (match := _PLAIN.match(line)):
-            continue
-        words = [match["of"]] if match["of"] else [part.split()[0] for part in match["what"].split(",") if part.split()]
-        for word in words:
-            yield from _one(word, "", file, cell, number, False)
+def _by_words(source: str, file: str, cell: int) -> Iterator[Import]:
+    for module, line, optional in older_imports(source):
+        yield from _one(module, "", file, cell, line, optional)
 
 
 def _one(module: str, name: str, file: str, cell: int, line: int, optional: bool) -> Iterator[Import]:
