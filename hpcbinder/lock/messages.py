@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 
-from hpcbinder.errors import DetectError
+from hpcbinder.errors import DetectError, OldMetadataError
 from hpcbinder.text import one_line
 
 _WANTS_BUILD = re.compile(r"^\s*hint: Wheels are required for `(?P<name>[a-z0-9-]+)`", re.MULTILINE)
+_UNDATED = re.compile(
+    r"^warning: `(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*?)-\d[^`/-]*(?:-[^`/]*)?` is missing an upload date", re.MULTILINE
+)
+"""Of a wheel (`name-1.0-py3-none-any.whl`) or a source archive (`name-1.0.tar.gz`)."""
 _LIMIT = 900
 
 
@@ -33,6 +37,11 @@ def must_be_built(message: str, name: str) -> bool:
     )
 
 
+def without_times(message: str) -> frozenset[str]:
+    """Names of packages of which uv left files aside since the index does not say when they were uploaded."""
+    return frozenset(re.sub(r"[-_.]+", "-", name).lower() for name in _UNDATED.findall(message))
+
+
 def conflict(message: str) -> DetectError:
     """The error that says in one line why no versions fit."""
     text = " ".join(message.partition("hint:")[0].split())
@@ -40,7 +49,8 @@ def conflict(message: str) -> DetectError:
     text = re.sub(r",? ?(and )?we can conclude that your requirements are unsatisfiable\.?\s*$", "", text)
     text = re.sub(r"^Because ", "", text)
     hints = [" ".join(part.split()) for part in message.split("hint:")[1:]]
-    return DetectError(f"no versions fit together: {one_line(text, _LIMIT)}", hint=_hint(text, hints))
+    kind = OldMetadataError if "invalid metadata" in text else DetectError
+    return kind(f"no versions fit together: {one_line(text, _LIMIT)}", hint=_hint(text, hints))
 
 
 def _hint(text: str, hints: list[str]) -> str:

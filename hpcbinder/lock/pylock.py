@@ -21,16 +21,35 @@ def read_pylock(text: str) -> tuple[LockedPackage, ...]:
     Raises:
         FetchError: Something in it is not what it should be.
     """
+    try:
+        packages = _parsed(text).get("packages", [])
+        found = {package.name: package for package in map(_package, packages)}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _bad(f"what uv found cannot be read: {error}") from error
+    return tuple(found[name] for name in sorted(found))
+
+
+def timeless(text: str) -> frozenset[str]:
+    """Names of the packages in a pylock.toml that uv wrote, of none of whose wheels the index said when it was
+    uploaded."""
+    packages = _parsed(text).get("packages", [])
+    return frozenset(
+        str(package["name"])
+        for package in packages
+        if not any(wheel.get("upload-time") for wheel in package.get("wheels", []))
+    )
+
+
+def _parsed(text: str) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
     try:
-        packages = tomllib.loads(text).get("packages", [])
-        found = {package.name: package for package in map(_package, packages)}
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+        values: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise _bad(f"what uv found cannot be read: {error}") from error
-    return tuple(found[name] for name in sorted(found))
+    return values
 
 
 def _package(entry: dict[str, Any]) -> LockedPackage:

@@ -20,6 +20,7 @@ _CONDA_FILE = re.compile(
     r"https?://[\x21\x23\x25-\x26\x28-\x5b\x5d\x5f\x61-\x7a\x7e]+/[a-z0-9-]+/[^/?#]+(\.conda|\.tar\.bz2)"
 )
 """Names as in conda's package specification (docs.conda.io, "Package specification")."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _LIMIT = 64 << 20
 
 
@@ -53,10 +54,11 @@ def sound(lock: Lock) -> bool:
     """Whether a lock that was read from a file can be one: its words go into requirement lines."""
     names = sorted(name for layer in lock.layers for name in layer)
     each = _sound_conda if lock.ecosystem == "conda" else _sound
-    return (
+    return bool(
         names == [package.name for package in lock.packages]
         and all(map(each, lock.packages))
         and all(NAME.fullmatch(name) for name in lock.unresolved)
+        and (not lock.as_of or _TIME.fullmatch(lock.as_of))
     )
 
 

@@ -66,6 +66,8 @@ class Uv:
         platform: str,
         refresh: bool = False,
         dependencies: bool = True,
+        as_of: str = "",
+        free: Collection[str] = (),
     ) -> Answer:
         """Find versions. Nothing is installed, built, or taken from anywhere but the index.
 
@@ -78,6 +80,9 @@ class Uv:
             platform: See `platform.uv_platform`.
             refresh: Ask the index anew even for what is cached.
             dependencies: Also those of what is required.
+            as_of: Time (RFC 3339) before which files must have been uploaded, "" for any. A file of which the index
+                does not say it is not taken, and warned of.
+            free: Names of packages for which that does not count.
 
         Raises:
             FetchError: The index cannot be asked, or it takes too long.
@@ -109,6 +114,8 @@ class Uv:
                 *(["--prerelease=allow"] if prereleases else []),
                 *(["--refresh"] if refresh else []),
                 *([] if dependencies else ["--no-deps"]),
+                *([f"--exclude-newer={as_of}"] if as_of else []),
+                *(f"--exclude-newer-package={name}=false" for name in free if as_of),
                 *([f"--cache-dir={self._cache}"] if self._cache else ["--no-cache"]),
                 "--",
                 str(folder / "requirements.in"),

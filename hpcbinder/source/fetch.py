@@ -8,10 +8,11 @@ from pathlib import Path
 from hpcbinder.catalog import remove_tree
 from hpcbinder.config import SiteConfig, SourceConfig
 from hpcbinder.errors import FetchError, UsageError
-from hpcbinder.model import Checkout, Decision, fingerprint
+from hpcbinder.model import Change, Checkout, Decision, fingerprint
 from hpcbinder.progress import Reporter
 from hpcbinder.source.datasets import fetch_dataset, size_limit
 from hpcbinder.source.folder import take_folder
+from hpcbinder.source.history import remote_change
 from hpcbinder.source.lfs import fetch_lfs, find_pointers
 from hpcbinder.source.location import Folder, Remote, host_of, parse_ref, parse_source, parse_subdir, slug
 from hpcbinder.source.places import Dataset
@@ -35,6 +36,7 @@ def fetch(
     site: SiteConfig | None = None,
     source: SourceConfig | None = None,
     named: bool = True,
+    history: bool = False,
 ) -> Checkout:
     """Bring a source's files to disk.
 
@@ -49,6 +51,7 @@ def fetch(
         source: What else is fetched, and from where it may come.
         named: A person asked for it. What a repository asks for is had without the person's logins, over http(s), from
             that very server.
+        history: Find out when notebooks, code or configuration were changed last (`Checkout.changed`).
 
     Returns:
         The checkout; of a folder, the folder itself, where nothing is written.
@@ -62,15 +65,16 @@ def fetch(
     ref = None if ref is None else parse_ref(ref)
     below = parse_subdir(subdir or "")
     if isinstance(location, Folder):
-        checkout = take_folder(location, ref=ref, subdir=below, workdir=workdir)
+        checkout = take_folder(location, ref=ref, subdir=below, workdir=workdir, history=history)
         at = f" on {checkout.commit[:12]}" if checkout.commit else ""
         reporter.phase("fetch", one_line(f"{checkout.source}: working tree{at}"), 1.0)
         return checkout
     if isinstance(location, Dataset):
-        return fetch_dataset(
+        checkout = fetch_dataset(
             location, ref=ref, subdir=below, workdir=workdir, reporter=reporter, site=site, source=source
         )
-    return _Fetch(replace(location, named=named), workdir, reporter, site, source).run(ref, below)
+        return replace(checkout, changed=Change(checkout.timestamp, "the archive's version")) if history else checkout
+    return _Fetch(replace(location, named=named), workdir, reporter, site, source).run(ref, below, history)
 
 
 class _Fetch:
@@ -88,7 +92,7 @@ class _Fetch:
         self.notes: list[Decision] = []
         self.left: list[str] = []
 
-    def run(self, ref: str | None, subdir: str) -> Checkout:
+    def run(self, ref: str | None, subdir: str, history: bool) -> Checkout:
         repository, page = self.repository, self.repository.remote.page
         self.reporter.phase("fetch", one_line(f"asking {self.url}"))
         git = repository.ask()
@@ -116,6 +120,7 @@ class _Fetch:
         modules = self._submodules(near)
         filled = self._lfs(near, modules)
         root, subdir = enter(repository.root, subdir)
+        committed = commit_time(repository.git, repository.commit) or 0
         checkout = Checkout(
             root=root,
             name=slug(repository.remote.name, *subdir.split("/")[-1:]),
@@ -125,8 +130,9 @@ class _Fetch:
             uncommitted=False,
             tree=self._tree(subdir, modules, filled),
             subdir=subdir,
-            timestamp=commit_time(repository.git, repository.commit) or 0,
+            timestamp=committed,
             notes=tuple(self.notes),
+            changed=self._changed(subdir, modules, committed) if history else None,
         )
         # the objects take as much room again as the files; names of refs may nest as deep as they like
         remove_tree(self.workdir / _GIT)
@@ -165,6 +171,12 @@ class _Fetch:
             self.notes.append(Decision(file, True, "source", f"fetched from Git LFS{many}"))
         return filled
 
+    def _changed(self, subdir: str, modules: list[Module], committed: int) -> Change:
+        inside = _module_of(subdir, modules)
+        if inside is None:
+            return remote_change(self.repository, subdir, committed)
+        return remote_change(inside.repository, f"{subdir}/"[len(inside.path) + 1 :].rstrip("/"), committed)
+
     def _leave(self, file: str, reason: str) -> None:
         self.reporter.phase("fetch", one_line(reason))
         self.notes.append(Decision(file, False, "source", reason))
@@ -173,10 +185,7 @@ class _Fetch:
     def _tree(self, subdir: str, modules: list[Module], filled: list[str]) -> str:
         """What the files are: git's id of their tree, as it says which commits and files belong in it. What was left,
         and for a subdirectory what only files above it say belongs there, is added."""
-        inside = next(
-            (m for m in reversed(modules) if f"{subdir}/".startswith(f"{m.path}/")),
-            None,
-        )
+        inside = _module_of(subdir, modules)
         if inside is None:
             tree = self.repository.tree(subdir)
         else:
@@ -191,6 +200,11 @@ class _Fetch:
             [*(path for path in paths if path.startswith(f"{subdir}/")), *(f"-{file}" for file in self.left)]
         )
         return f"{tree}-{fingerprint(marks)[:16]}" if marks else tree
+
+
+def _module_of(subdir: str, modules: list[Module]) -> Module | None:
+    """The submodule that a folder is in."""
+    return next((module for module in reversed(modules) if f"{subdir}/".startswith(f"{module.path}/")), None)
 
 
 def _real(root: Path, subdir: str) -> str:

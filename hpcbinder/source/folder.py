@@ -14,6 +14,7 @@ from pathlib import Path
 from hpcbinder.errors import FetchError, HpcbinderError, UsageError
 from hpcbinder.model import Checkout
 from hpcbinder.source.command import GitCommand
+from hpcbinder.source.history import folder_change, local_change
 from hpcbinder.source.location import Folder, is_folder, slug
 from hpcbinder.source.tree import commit_time, enter
 
@@ -21,8 +22,11 @@ _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REF = re.compile(r"refs/[^\x00-\x20\x7f]+")
 
 
-def take_folder(folder: Folder, *, ref: str | None, subdir: str, workdir: Path) -> Checkout:
+def take_folder(folder: Folder, *, ref: str | None, subdir: str, workdir: Path, history: bool = False) -> Checkout:
     """A checkout whose root is the folder itself: nothing is copied.
+
+    Args:
+        history: Find out when what runs was changed last.
 
     Raises:
         UsageError: A ref was asked for, which a folder cannot give.
@@ -37,13 +41,18 @@ def take_folder(folder: Folder, *, ref: str | None, subdir: str, workdir: Path) 
     if not os.access(folder.path, os.R_OK | os.X_OK):
         raise FetchError("the folder cannot be read", where=str(folder.path))
     root, subdir = enter(folder.path, subdir)
-    commit, seconds = None, None
+    commit, seconds, changed = None, None, None
     repository = _find(folder.path)
     if repository is not None:
         git_dir, common_dir = repository
         commit = _head(git_dir, common_dir)
         if commit is not None:
-            seconds = _time(commit, common_dir / "objects", workdir)
+            git = _reading(commit, common_dir, workdir)
+            seconds = commit_time(git, commit) if git is not None else None
+            if history and git is not None and seconds is not None:
+                changed = local_change(git, commit, folder.path.absolute(), subdir, seconds)
+    if history and changed is None:
+        changed = folder_change(root)
     return Checkout(
         root=root,
         name=slug(folder.path.name, *subdir.split("/")[-1:]),
@@ -54,6 +63,7 @@ def take_folder(folder: Folder, *, ref: str | None, subdir: str, workdir: Path) 
         tree=None,
         subdir=subdir,
         timestamp=_newest(root) if seconds is None else seconds,
+        changed=changed,
     )
 
 
@@ -91,14 +101,18 @@ def _packed(common_dir: Path, name: str) -> str | None:
     return match[1] if match else None
 
 
-def _time(commit: str, objects: Path, workdir: Path) -> int | None:
-    """Time (s) of a commit, by git but without that repository's configuration. None if it cannot be had."""
+def _reading(commit: str, common_dir: Path, workdir: Path) -> GitCommand | None:
+    """Git that reads the objects of that repository, but none of its configuration. None if there is no git."""
     git_dir = workdir / "head.git"
     try:
         GitCommand(git_dir).init(sha256=len(commit) == 64)
-        return commit_time(GitCommand(git_dir, objects=objects.absolute()), commit)
-    except HpcbinderError:
+        # Where the history ends, if it was fetched in part (gitrepository-layout(5)).
+        ends = _small(common_dir / "shallow", limit=16 << 20) or ""
+        if ends and all(_COMMIT.fullmatch(line) for line in ends.split()):
+            (git_dir / "shallow").write_text(ends, encoding="ascii")
+    except (HpcbinderError, OSError):
         return None
+    return GitCommand(git_dir, objects=(common_dir / "objects").absolute())
 
 
 def _small(path: Path, limit: int = 65536) -> str | None:

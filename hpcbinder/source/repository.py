@@ -17,6 +17,7 @@ from hpcbinder.text import one_line
 _LONG = 4 * 3600
 """Seconds a transfer may take in all; a dead one is noticed long before."""
 _TARGET = "refs/hpcbinder/wanted"
+_HISTORY = "refs/hpcbinder/history"
 _PROGRESS = re.compile(r"(?:remote: )?([A-Z][a-z]+ [a-z]+): +([0-9]{1,3})% ")
 
 
@@ -45,6 +46,7 @@ class Repository:
         self.root = root
         self.reporter = reporter
         self.site = site
+        self._name = ""
         try:
             self.scratch.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,6 +89,23 @@ class Repository:
             raise _unwritable(self.root, error) from error
         self.reporter.phase("fetch", "writing files")
         self.checked(self.git.run(["read-tree", "--reset", "-u", self.commit], timeout=_LONG, work_tree=self.root))
+
+    def deepen(self, depth: int, *, timeout: float) -> Result:
+        """Fetch more of the history of what was fetched as a single commit: commits and folders, no contents of files.
+
+        A server without filters (git's `uploadpack.allowFilter`) sends these too, and git warns of it.
+
+        Args:
+            depth: Commits from the newest on.
+            timeout: Seconds.
+
+        Raises:
+            FetchError: It took too long.
+        """
+        # On this machine, as nobody is asked, the files of a repository that belongs to the person are nobody's secret.
+        local = ["--upload-pack=git -c uploadpack.allowFilter=true upload-pack"] if self.url.startswith("file:") else []
+        options = [f"--depth={depth}", "--filter=blob:none", *local]
+        return self._transfer(self.git, options, f"+{self._name}:{_HISTORY}", timeout=timeout)
 
     def entries(self, *pathspecs: str) -> list[tuple[str, str, str]]:
         """(mode, id, path) of what the commit holds at some paths (gitglossary(7), "pathspec")."""
@@ -146,6 +165,7 @@ class Repository:
                 return git
             wanted = Wanted(commit, sha256=wanted.sha256)
         git = self._new("source.git", wanted)
+        self._name = wanted.name
         refspec = f"+{wanted.name}:{_TARGET}"
         result = self._transfer(git, ["--depth=1"], refspec)
         if result.status == 0:
@@ -169,10 +189,10 @@ class Repository:
         self.checked(git.init(sha256=wanted.sha256))
         return git
 
-    def _transfer(self, git: GitCommand, options: list[str], *refspecs: str) -> Result:
+    def _transfer(self, git: GitCommand, options: list[str], *refspecs: str, timeout: float = _LONG) -> Result:
         return git.run(
             ["fetch", "--progress", "--no-tags", "--no-recurse-submodules", *options, "--", self.url, *refspecs],
-            timeout=_LONG,
+            timeout=timeout,
             on_line=_progress(self.reporter),
         )
 

@@ -24,6 +24,9 @@ from hpcbinder.text import one_line
 
 _MOST = 200
 _DEPTH = 10
+_FORGES = frozenset({"bitbucket.org", "codeberg.org", "github.com", "gitlab.com"})
+"""Hosts that have under https all that `.gitmodules` of old name under git:// or http://. GitHub closed git:// in 2022
+(github.blog, 2021-09-01, "Improving Git protocol security on GitHub")."""
 _CHUNK = 100
 WITHOUT = "--no-submodules leaves the folders of submodules empty"
 
@@ -148,6 +151,8 @@ def submodule_remote(parent: Remote, url: str, reach: Reach, *, proxied: bool = 
         url = f"file://{quote(url)}"
     remote = parse_remote(url)
     scheme, host = _scheme(remote.url), host_of(remote.url)
+    if scheme in ("http", "git") and host in _FORGES and not reach.knows(host):
+        remote, scheme = replace(remote, url=f"https{remote.url.removeprefix(scheme)}"), "https"
     if scheme == "file":
         if _scheme(parent.url) != "file":
             raise FetchError(f"{one_line(remote.url, 200)} is a folder of this machine")

@@ -14,7 +14,7 @@ import pytest
 from package_index import PackageIndex
 
 from hpcbinder.config import SiteConfig
-from hpcbinder.errors import DetectError, FetchError
+from hpcbinder.errors import DetectError, FetchError, OldMetadataError
 from hpcbinder.lock import Resolver
 from hpcbinder.lock.uv import Uv
 from hpcbinder.model import Lock, Wanted
@@ -417,3 +417,21 @@ def test_credentials_reach_the_index_and_are_never_kept(
     assert kept
     assert not [path for path in kept if b"hunter2" in path.read_bytes()]
     assert "hunter2" not in Uv(site, cache=None).settings()  # which lies in a temporary folder meanwhile
+
+
+def test_metadata_that_only_an_old_pip_reads_are_told_apart(package_index: PackageIndex, resolve: Resolve) -> None:
+    package_index.wheel("old-frames", "0.24.2", requires=["zones (>=2011k)"])
+    package_index.wheel("zones", "2019.1")
+    with pytest.raises(OldMetadataError, match="old-frames==0.24.2 has invalid metadata"):
+        resolve("old-frames==0.24.2", python="3.7.16")
+    package_index.wheel("old-frames", "0.23.4", requires=["zones (>=2011k)"])
+    with pytest.raises(OldMetadataError):
+        resolve("old-frames<1", python="3.7.16")
+    with pytest.raises(DetectError) as caught:
+        resolve("zones<1", python="3.7.16")
+    assert not isinstance(caught.value, OldMetadataError)
+
+
+def test_a_python_that_uv_does_not_know(resolve: Resolve) -> None:
+    with pytest.raises(DetectError, match=r"cannot be found ahead for Python 2\.7"):
+        resolve("zones", python="2.7.18")

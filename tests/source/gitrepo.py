@@ -25,10 +25,15 @@ class Listener:
 
 
 class Repository:
-    """A git repository that a test fills."""
+    """A git repository that a test fills.
+
+    Attributes:
+        date: Unix time (s) of the commits to come.
+    """
 
     def __init__(self, path: Path, *options: str) -> None:
         self.path = path
+        self.date = 1700000000
         path.mkdir(parents=True)
         self.git("init", "--quiet", "--initial-branch=main", *options)
 
@@ -37,7 +42,8 @@ class Repository:
         return f"file://{self.path}"
 
     def git(self, *arguments: str, stdin: bytes = b"") -> str:
-        environment = {**os.environ, "GIT_COMMITTER_DATE": "1700000000 +0000", "GIT_AUTHOR_DATE": "1700000000 +0000"}
+        date = f"{self.date} +0000"
+        environment = {**os.environ, "GIT_COMMITTER_DATE": date, "GIT_AUTHOR_DATE": date}
         identity = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "protocol.file.allow=always"]
         done = subprocess.run(
             ["git", *identity, *arguments], cwd=self.path, env=environment, input=stdin, capture_output=True, check=True

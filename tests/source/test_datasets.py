@@ -19,7 +19,7 @@ from gitrepo import Listener, Repository
 
 from hpcbinder.config import SourceConfig
 from hpcbinder.errors import FetchError, UsageError
-from hpcbinder.model import Checkout
+from hpcbinder.model import Change, Checkout
 from hpcbinder.source import fetch
 
 
@@ -54,6 +54,7 @@ class Get:
             reporter=self.listener,
             site=self.web.site,
             source=source or SourceConfig(),
+            history=True,
         )
 
 
@@ -112,6 +113,7 @@ def test_a_doi_of_zenodo(get: Get, web: Archives, spec: str) -> None:
     assert checkout.source == "https://doi.org/10.5281/zenodo.3232985"
     assert (checkout.name, checkout.ref, checkout.commit) == ("zenodo-3232985", "3232985", None)
     assert (checkout.uncommitted, checkout.tree, checkout.timestamp) == (False, None, 1559080648)
+    assert checkout.changed == Change(1559080648, "the archive's version")
     assert sorted(p.name for p in checkout.root.parent.iterdir()) == ["source"]
     assert web.hosts == {"doi.org", "zenodo.org"}
 
@@ -299,6 +301,7 @@ def test_a_link_in_an_archive_does_not_bring_in_what_it_points_to(get: Get, web:
     checkout = get(f"swh:1:dir:{DIRECTORY}")
     assert (checkout.root / "a").is_symlink()
     assert (checkout.root / "b").read_text() == "1"
+    assert checkout.changed == Change(0, "the archive's version")
     assert checkout.timestamp == 0  # the directory alone has no date, and that of its download changes
 
 
@@ -425,7 +428,7 @@ def test_the_command_line(web: Archives, tmp_path: Path) -> None:
         "HPCBINDER_SITE_HTTPS_PROXY": str(web.site.https_proxy),
         "HPCBINDER_SITE_CA_CERTIFICATES": str(web.site.ca_certificates),
     }
-    command = [sys.executable, "-m", "hpcbinder", "plan", "--no-lock", "https://zenodo.org/records/7"]
+    command = [sys.executable, "-m", "hpcbinder", "plan", "--no-lock", "--as-of=now", "https://zenodo.org/records/7"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "none, it is a dataset  (7)" in done.stdout

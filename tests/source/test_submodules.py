@@ -240,6 +240,12 @@ def test_a_url_that_may_not_be(url: str, message: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("scheme", ["git", "http"])
+def test_what_a_forge_has_under_https_too_is_asked_for_there(scheme: str) -> None:
+    remote = submodule_remote(BASE, f"{scheme}://github.com/x/y.git", Reach({"git.example.org"}), proxied=True)
+    assert remote.url == "https://github.com/x/y.git"
+
+
 def test_a_site_names_the_hosts_inside() -> None:
     reach = Reach({"github.com"}, ["*.site.example", "10.1.*"])
     for url in ("https://git.site.example/x/y", "http://git.site.example/x/y", "git@10.1.2.3:x/y"):
