@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,11 @@ _LARGEST = 128 << 10
 _DEEPEST = 20
 _BLOCKS = re.compile(r"^[ \t]*([-?:][ \t]+){20}|^[ \t]{200}", re.MULTILINE)
 """Folds that no environment file has, and for which a parser of YAML takes ages."""
+_BUILD = re.compile(r"[^\s=<>!~]+=[^\s=<>!~,|*]+=[^\s=<>!~,|*]+")
+_VERSION = re.compile(r"[^\s=<>!~]+={1,2}[^\s=<>!~,|*]+(=[^\s=<>!~,|*]+)?")
+"""Lines of exports: `numpy=1.26.4=py312h1_0`, and `numpy=1.26.4` with `--no-builds`."""
+_MANY = 80
+"""Packages of which nobody writes nearly all versions."""
 _KNOWN = ("name", "channels", "dependencies", "prefix", "variables", "category", "platforms")
 
 
@@ -29,22 +34,40 @@ class Environment:
         channels: In their order.
         pip: (line of a requirements file, line).
         variables: To be set in the environment.
+        exact: URLs of packages with `#HASH` behind them, all there are to be, where a lock says so.
         notes: What is left aside, for a person.
+        elsewhere: It says where it lay (`prefix`), as exports do.
     """
 
     specs: list[tuple[str, int]] = field(default_factory=list)
     channels: list[str] = field(default_factory=list)
     pip: list[tuple[str, int]] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
+    exact: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    elsewhere: bool = False
+
+    @property
+    def export(self) -> bool:
+        """It is what `conda env export` wrote: most packages have a build, or nearly all a version, and there is a
+        prefix or more of them than a person writes."""
+        builds = sum(_BUILD.fullmatch(spec) is not None for spec, _ in self.specs)
+        versions = sum(_VERSION.fullmatch(spec) is not None for spec, _ in self.specs)
+        written = not self.elsewhere and len(self.specs) < _MANY
+        return 2 * builds > len(self.specs) or (4 * versions > 3 * len(self.specs) and not written)
 
     @property
     def requirements(self) -> str:
         """The pip section as a requirements file, each line at the number that it has in the environment file."""
-        text = ""
-        for line, number in sorted(self.pip, key=lambda each: each[1]):
-            text += "\n" * max(0, number - 1 - text.count("\n")) + f"{line}\n"
-        return text
+        return requirements_text(self.pip)
+
+
+def requirements_text(lines: Sequence[tuple[str, int]]) -> str:
+    """A requirements file of lines at their numbers, as far as there is one line at each."""
+    text = ""
+    for line, number in sorted(lines, key=lambda each: each[1]):
+        text += "\n" * max(0, number - 1 - text.count("\n")) + f"{line}\n"
+    return text
 
 
 def read_environment(repo: Repo, path: str) -> Environment:
@@ -53,8 +76,8 @@ def read_environment(repo: Repo, path: str) -> Environment:
     Raises:
         DetectError: It is no such file, or holds what is not allowed, with file and line.
     """
-    document = _load(repo.read_text(path), show(path))
-    found = Environment()
+    document = load_yaml(repo.read_text(path, utf16=True), show(path))
+    found = Environment(elsewhere=document.get("prefix") is not None)
     if unknown := [str(key) for key in document if key not in _KNOWN]:
         found.notes.append(f"{', '.join(map(show, unknown[:5]))} means nothing in it")
     for channel, number in _texts(document, "channels", path):
@@ -67,7 +90,10 @@ def read_environment(repo: Repo, path: str) -> Environment:
         elif isinstance(value, dict) and len(value) == 1 and "pip" in value:
             lines = value["pip"]
             if isinstance(lines, str):
-                # Conda refuses it, and repositories have it all the same.
+                # Conda takes it apart letter by letter, and repositories have it all the same.
+                if len(lines.splitlines()) > 1:
+                    raise _bad("has a pip section that is one text: put a dash before each requirement", path, number)
+                found.notes.append(f"line {number}: its pip section is a text, taken as the one requirement of a list")
                 lines = [lines]
             found.pip += _pip(lines, path, number)
         else:
@@ -79,6 +105,8 @@ def read_environment(repo: Repo, path: str) -> Environment:
         if not isinstance(name, str) or not _VARIABLE.fullmatch(name) or isinstance(value, (dict, list)):
             raise _bad(f"has a variable {show(str(name))} that can be none", path, _line(variables, name))
         found.variables[name] = str(value)
+    if found.elsewhere:
+        found.notes.append("its prefix says nothing here")
     if not found.specs and not found.pip:
         found.notes.append("it names no dependencies")
     return found
@@ -96,7 +124,15 @@ def _pip(lines: Any, path: str, number: int) -> Iterator[tuple[str, int]]:
         yield text, _line(lines, index) or number
 
 
-def _load(text: str, name: str) -> dict[Any, Any]:
+def load_yaml(text: str, name: str) -> dict[Any, Any]:
+    """A table in YAML.
+
+    Args:
+        name: The file, for messages.
+
+    Raises:
+        DetectError: It is none, or larger or deeper than any that people write.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 

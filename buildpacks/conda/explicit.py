@@ -22,7 +22,7 @@ def read_explicit(repo: Repo, path: str) -> list[str]:
     """
     found: list[str] = []
     begun = False
-    for number, line in enumerate(repo.read_text(path).split("\n"), start=1):
+    for number, line in enumerate(repo.read_text(path, utf16=True).split("\n"), start=1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue

@@ -1,12 +1,15 @@
-"""Conda: an environment at /opt/env from the packages that a solver finds in the site's channels.
+"""Conda: an environment at /opt/env from the packages that a solver finds in the site's channels, or that a lock names.
 
 It is assembled of packages that are known by their hashes before anything is built; the pip section joins on top of
-it, by way of the Python pack.
+it, by way of the Python pack. Where a site has no channels (`conda.mode`), the same files are translated instead, and
+all of it goes by way of the Python pack and Debian's packages.
 """
 
 from __future__ import annotations
 
 import json
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from hpcbinder.plan import (
     ENGINE_SCRIPT,
@@ -20,13 +23,16 @@ from hpcbinder.plan import (
     Repo,
     Stage,
     TextFile,
+    Translated,
     conda_list,
+    served,
     show,
 )
 
-from .environment import Environment, read_environment
-from .explicit import read_explicit
-from .names import index_name
+from .choose import Chosen, choose
+from .environment import Environment, requirements_text
+from .names import Table, index_name
+from .translate import Translation, read_table, translate
 
 PREFIX = "/opt/env"
 ACTIVATE = "/opt/hpcbinder/bin/activate"
@@ -35,47 +41,126 @@ ACTIVATE = "/opt/hpcbinder/bin/activate"
 EXTRAS = ("ipykernel", "pip")
 """In every environment where the channels have them. pip: postBuild scripts call it."""
 
+R_KERNEL = "r-irkernel"
+"""In every environment with R where the channels have it, as repo2docker has it."""
+
 KERNEL = Edit(f"{PREFIX}/share/jupyter/kernels/python3/kernel.json", r'^( *)"python3*",$', rf'\1"{PREFIX}/bin/python",')
-SUBDIRS = {"amd64": "linux-64", "arm64": "linux-aarch64"}
+
+R_SPEC = {
+    "argv": ["/usr/bin/R", "--slave", "-e", "IRkernel::main()", "--args", "{connection_file}"],
+    "display_name": "R",
+    "language": "R",
+}
+"""As `IRkernel::installspec()` writes it."""
 
 
 def plan(repo: Repo, draft: Draft) -> None:
-    path = _file(repo, draft)
-    if path is None:
+    chosen = choose(repo, draft)
+    if chosen is None:
         return
+    table = read_table(draft.script("translations.toml"))
+    environment = chosen.environment
+    variables = {**(chosen.partner[1].variables if chosen.partner else {}), **environment.variables}
+    specs = chosen.partner[1].specs if chosen.partner else environment.specs
+    names = sorted({_spec_name(text) for text, _ in specs})
+    if chosen.partner:
+        draft.used(chosen.partner[0], f"asks for {len(names)} packages; {show(chosen.path)} says which versions")
+    if draft.translates_conda:
+        _translate(draft, chosen, table)
+    else:
+        draft.asks("conda", names)
+        _install(draft, chosen, names, table)
+    for name, value in variables.items():
+        draft.set_env(name, value)
+
+
+def _install(draft: Draft, chosen: Chosen, names: list[str], table: Table) -> None:
+    """An environment of conda packages."""
+    environment, path = chosen.environment, chosen.path
     try:
-        if path.endswith(".lock"):
-            environment = Environment()
-            lock, notes = draft.resolve_conda([], exact=read_explicit(repo, path))
+        if environment.exact:
+            lock, notes = draft.resolve_conda([], exact=environment.exact)
         else:
-            environment = read_environment(repo, path)
-            specs = [text for text, _ in environment.specs]
-            lock, notes = draft.resolve_conda(specs, channels=environment.channels, extras=EXTRAS)
+            r = (R_KERNEL,) if any(name.startswith("r-") for name in names) else ()
+            lock, notes = draft.resolve_conda(
+                [text for text, _ in environment.specs],
+                channels=environment.channels,
+                extras=(*EXTRAS, *r),
+                export=environment.export,
+            )
         python = _python(lock, path, draft)
         draft.choose_python(python)
     except DetectError as error:
         raise DetectError(error.message, where=error.where or show(path), hint=error.hint) from None
-    said = "; ".join((f"{len(lock.packages)} conda packages, Python {python.full}", *environment.notes, *notes))
+    count = f"{len(lock.packages)} conda package{'s' * (len(lock.packages) != 1)}"
+    said = "; ".join((f"{count}, Python {python.full}", *environment.notes, *notes))
     draft.used(path, said)
-    draft.asks("conda", sorted({_spec_name(text) for text, _ in environment.specs}))
     _assemble(draft, lock, environment, python)
     draft.add_kernel("python3")
-    if any(package.name == "r-irkernel" for package in lock.packages):
+    if any(package.name == R_KERNEL for package in lock.packages):
         draft.add_kernel("ir")
-    packages = {name: p.version for p in lock.packages if (name := index_name(p.name, p.version, p.build)) is not None}
+    known = ((index_name(p.name, p.version, p.build, table), p.version) for p in lock.packages)
+    packages = {name: version for name, version in known if name is not None}
     draft.provide(Provided(draft.pack, path, packages, environment.requirements))
 
 
-def _file(repo: Repo, draft: Draft) -> str | None:
-    """The file that counts: exact packages before what has to be solved, as with the locks of other ecosystems."""
-    ours = SUBDIRS.get(draft.architecture, "")
-    there = [name for name in (f"conda-{ours}.lock", "environment.yml", "environment.yaml") if repo.config(name)]
-    for subdir in SUBDIRS.values():
-        if subdir != ours and (other := repo.config(f"conda-{subdir}.lock")):
-            draft.unused(other, f"is for {subdir}, the image for {ours}")
-    for name in there[1:]:
-        draft.unused(repo.config(name) or name, f"{there[0]}, which counts more, says what the environment is")
-    return repo.config(there[0]) if there else None
+def _translate(draft: Draft, chosen: Chosen, table: Table) -> None:
+    """The same of Debian's and the Python index's packages."""
+    path = chosen.path
+    found = translate(chosen.environment, path, table)
+    python = _interpreter(draft, found, path)
+    for name, stands_for in sorted(found.debian.items()):
+        draft.want_system([name], f"{stands_for} of {show(path)}")
+    if found.r:
+        draft.want_system(["r-cran-irkernel"], f"R's kernel for {show(path)}")
+        _r_kernel(draft)
+    draft.used(path, "; ".join((*chosen.environment.notes, *found.notes, *([f"Python {python}"] if python else ()))))
+    text = requirements_text([*found.requirements, *chosen.environment.pip])
+    draft.translate(Translated(draft.pack, path, text, python=bool(python)))
+
+
+def _interpreter(draft: Draft, found: Translation, path: str) -> str:
+    """Choose the interpreter that the file asks for.
+
+    Returns:
+        Its version, "" if the file does not say.
+
+    Raises:
+        DetectError: There is none.
+    """
+    if not found.python:
+        return ""
+    where = f"{show(path)}:{found.where}" if found.where else show(path)
+    try:
+        range_ = SpecifierSet(found.python)
+    except InvalidSpecifier:
+        raise DetectError(f"'{show(found.python)}' is no range of versions", where=where) from None
+    # Of an exact patch release just X.Y is binding, as everywhere.
+    exact = [spec.version.split(".")[:2] for spec in range_ if spec.operator == "==" and spec.version.count(".") > 1]
+    loose = SpecifierSet(",".join(f"=={'.'.join(parts)}.*" for parts in exact)) if exact else range_
+    fits = [python for python in draft.pythons if loose.contains(python.full, prereleases=True)]
+    if not fits:
+        raise DetectError(
+            f"asks for Python {show(found.python)}, which no base has",
+            where=where,
+            hint=f"there is Python {served(draft.pythons)}",
+        )
+    draft.choose_python(fits[0])
+    return draft.python.full
+
+
+def _r_kernel(draft: Draft) -> None:
+    path = f"{PREFIX}/share/jupyter/kernels/ir/kernel.json"
+    text = json.dumps(R_SPEC, indent=1) + "\n"
+    draft.add_step(
+        Stage.DEPENDENCIES,
+        "r-kernel",
+        "tells Jupyter of R's kernel",
+        draft.script("r-kernel.sh"),
+        data={"kernel.json": text},
+        assembly=Assembly(files={path: TextFile(text)}),
+    )
+    draft.add_kernel("ir")
 
 
 def _python(lock: Lock, path: str, draft: Draft) -> Python:
@@ -110,8 +195,6 @@ def _assemble(draft: Draft, lock: Lock, environment: Environment, python: Python
     draft.set_env("CONDA_PREFIX", PREFIX)
     draft.set_env("CONDA_DEFAULT_ENV", PREFIX)
     draft.set_env("CONDA_SHLVL", "1")
-    for name, value in environment.variables.items():
-        draft.set_env(name, value)
 
 
 def _history(lock: Lock, environment: Environment) -> str:

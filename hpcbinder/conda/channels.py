@@ -60,7 +60,7 @@ class Channels:
         if left and not found:
             raise DetectError(
                 f"takes packages from {one_line(left[0], 80)} of Anaconda, Inc. alone, which is not used here",
-                hint=f"name conda-forge as a channel; {LICENCE}",
+                hint=f"name conda-forge as a channel; {LICENCE}; or --conda pypi does without conda's packages",
             )
         if not found:
             found.update(dict.fromkeys(url for name in self._config.channels for url in self.url(name)))

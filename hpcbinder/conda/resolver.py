@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcbinder.conda.channels import Channels
+from hpcbinder.conda.relaxing import given_way
 from hpcbinder.config import CondaConfig, SiteConfig
 from hpcbinder.errors import BuildError, DetectError, FetchError
 from hpcbinder.lock import LockStore, inputs_key, sound
@@ -105,20 +107,25 @@ class CondaResolver:
             "subdir": subdir,
             "virtual": self._virtual(wanted),
             "timeout": TIMEOUT,
+            # Only where they say something: what was found before stays found.
+            **({"export": True} if wanted.export else {}),
+            **({"not_after": wanted.not_after} if wanted.not_after is not None else {}),
         }
         inputs = inputs_key(_SCHEME, asked)
         for lock in self._given:
             if lock.inputs == inputs:
                 self._reporter.phase("plan", f"{len(lock.packages)} conda packages as the given lock has them")
-                return lock, tuple(notes)
+                return lock, (*notes, *_gave_way(wanted, lock))
         store = LockStore(self._store, python="conda", platform=platform)
-        if not self._refresh and not self._given and (found := store.find(inputs)) is not None:
+        found = None if self._refresh or self._given else store.find(inputs)
+        # That none of the time fitted is no answer to a person who named the date.
+        if found is not None and (found.as_of or not wanted.not_after_exact):
             count = len(found.packages)
             self._reporter.phase("plan", f"{count} conda packages as found before (--refresh looks for others)")
-            return found, tuple(notes)
-        lock = replace(self._solve(asked, urls, platform), inputs=inputs)
+            return found, (*notes, *_gave_way(wanted, found))
+        lock = replace(self._dated(asked, wanted, urls, platform), inputs=inputs)
         store.add(inputs, lock)
-        return lock, tuple(notes)
+        return lock, (*notes, *_gave_way(wanted, lock))
 
     def _virtual(self, wanted: WantedConda) -> list[tuple[str, str, str]]:
         """Virtual packages: what the image and the machines it runs on have (conda's documentation, "Managing virtual
@@ -131,6 +138,21 @@ class CondaResolver:
             ("__archspec", "1", machine),
         ]
         return [*found, *([("__cuda", self._config.cuda, "0")] if self._config.cuda else [])]
+
+    def _dated(self, asked: dict[str, Any], wanted: WantedConda, urls: Sequence[str], platform: str) -> Lock:
+        """The lock as of a date, or the newest where nothing of that time fits and nobody named the date."""
+        if wanted.not_after is None or wanted.exact:
+            return self._solve(asked, urls, platform)
+        as_of = f"{datetime.datetime.fromtimestamp(wanted.not_after, datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+        try:
+            return replace(self._solve(asked, urls, platform), as_of=as_of)
+        except DetectError as error:
+            problem = f"as of {as_of[:10]} {one_line(error.message, 300)}"
+            if wanted.not_after_exact:
+                raise DetectError(problem, where=error.where, hint=f"{error.hint}; or another --as-of") from None
+            self._reporter.phase("plan", f"{problem}: the newest versions")
+        undated = {name: value for name, value in asked.items() if name != "not_after"}
+        return replace(self._solve(undated, urls, platform), note=f"{problem}: the newest versions")
 
     def _solve(self, asked: dict[str, Any], urls: Sequence[str], platform: str) -> Lock:
         begin = time.monotonic()
@@ -180,6 +202,10 @@ def _explicit(channels: Channels, url: str) -> str:
     return f"{channels.package(address)}{mark}{digest}"
 
 
+def _gave_way(wanted: WantedConda, lock: Lock) -> tuple[str, ...]:
+    return given_way(wanted.specs, lock) if wanted.export else ()
+
+
 def _run(asked: Mapping[str, Any], env: Mapping[str, str], home: Path) -> dict[str, Any]:
     argv = [sys.executable, "-I", "-m", "hpcbinder.conda.solving"]
     try:
@@ -224,7 +250,8 @@ def _problem(kind: str, message: str, urls: Sequence[str]) -> DetectError | Fetc
         )
     return FetchError(
         f"the conda channels could not be asked: {one_line(text, 500)}",
-        hint="check conda.server, conda.mirrors, the proxies and certificates",
+        hint="check conda.server, conda.mirrors, the proxies and certificates; "
+        "--conda pypi builds from Debian's and PyPI's packages instead",
     )
 
 

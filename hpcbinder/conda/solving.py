@@ -11,8 +11,11 @@ import datetime
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from hpcbinder.conda.relaxing import looser, without_builds
 
 if TYPE_CHECKING:
     from rattler import Gateway, GenericVirtualPackage, MatchSpec, RepoDataRecord
@@ -50,6 +53,7 @@ class _Solve:
         fetching = SourceConfig(cache_action="no-cache" if asked["refresh"] else "cache-or-fetch")
         self._gateway: Gateway = Gateway(cache_dir=asked["cache"], client=client, default_config=fetching)
         self._sort = RepoDataRecord.sort_topologically
+        self._until = time.monotonic() + asked["timeout"]
 
     async def answer(self) -> dict[str, Any]:
         notes: list[str] = []
@@ -66,11 +70,46 @@ class _Solve:
         return {"records": [self._plain(by_name[name]) for name in ordered], "notes": notes}
 
     async def _solved(self, notes: list[str]) -> list[RepoDataRecord]:
-        specs = [_spec(text) for text in self._asked["specs"]]
+        texts: list[str] = self._asked["specs"]
+        try:
+            return await self._fitting(texts, notes)
+        except Problem as problem:
+            if problem.args[0] != "conflict" or not self._asked.get("export"):
+                raise
+        relaxed = without_builds(texts)
+        try:
+            return await self._fitting(relaxed, notes)
+        except Problem as problem:
+            if problem.args[0] != "conflict":
+                raise
+        *others, last = looser(relaxed, await self._depends(relaxed))
+        for specs in others:
+            try:
+                return await self._fitting(specs, notes)
+            except Problem as problem:
+                if problem.args[0] != "conflict":
+                    raise
+        return await self._fitting(last, notes)
+
+    async def _depends(self, texts: Sequence[str]) -> dict[str, set[str]]:
+        """What packages depend on, in the versions that are asked for or, where there are none, in any."""
+        asked = {_name(spec): spec for spec in map(_spec, texts)}
+        found: dict[str, set[str]] = {}
+        for name, records in (await self._query(sorted(asked))).items():
+            same = [record for record in records if asked[name].matches(record)]
+            found[name] = {text.split()[0] for record in same or records for text in record.depends}
+        return found
+
+    async def _fitting(self, texts: Sequence[str], notes: list[str]) -> list[RepoDataRecord]:
+        specs = [_spec(text) for text in texts]
         named = {_name(spec) for spec in specs}
         extras = [name for name in self._asked["extras"] if name not in named]
         known = await self._query(extras)
-        specs += [_spec(name) for name in extras if name in known]
+        limit = self._not_after
+        for name in extras:
+            made = [record.timestamp for record in known.get(name, [])]
+            if any(limit is None or at is None or at <= limit for at in made):
+                specs.append(_spec(name))
         wanted = self._asked["python"]
         free = all(spec.version is None and spec.build is None for spec in specs if _name(spec) == "python")
         if wanted and free:
@@ -94,7 +133,10 @@ class _Solve:
                 gateway=self._gateway,
                 platforms=self._platforms,
                 virtual_packages=[_virtual(*each) for each in self._asked["virtual"]],
-                timeout=datetime.timedelta(seconds=self._asked["timeout"]),
+                timeout=datetime.timedelta(seconds=max(1.0, self._until - time.monotonic())),
+                exclude_newer=self._not_after,
+                # Before 2017 packages said nothing of when they were made.
+                timestamp_policy="allow-missing",
                 channel_priority=ChannelPriority.Strict,
                 channel_relations="disabled",
             )
@@ -102,6 +144,11 @@ class _Solve:
             raise Problem("conflict", str(error)) from None
         except Exception as error:  # rattler's errors have no base of their own
             raise Problem("channel", f"{error}") from None
+
+    @property
+    def _not_after(self) -> datetime.datetime | None:
+        seconds = self._asked.get("not_after")
+        return None if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
 
     async def _query(self, names: Sequence[str]) -> dict[str, list[RepoDataRecord]]:
         found: dict[str, list[RepoDataRecord]] = {}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from hpcbinder.catalog import make_folder, mark_used
+from hpcbinder.catalog import make_folder, mark_used, vouched
 from hpcbinder.conda.installed import FORM, CondaTar
 from hpcbinder.conda.record import record_path
 from hpcbinder.conda.scripts import harmless, link_scripts
@@ -62,7 +62,7 @@ class CondaStore:
         site: Certificates and proxies.
         options: How layers are squashed; part of every file's name.
         reporter: Hears what takes time, and which files several packages have.
-        below: Folders of the same kind that are only read.
+        below: Folders of the same kind in the stores of sites, only to be read (`catalog.vouched`).
     """
 
     def __init__(
@@ -139,7 +139,11 @@ class CondaStore:
 
     def _known(self, package: LockedPackage, target: Target) -> Path | None:
         name = self._name(package, target)
-        return next((path for folder in self._folders if (path := folder / "layers" / name).exists()), None)
+        folder, *below = self._folders
+        if (mine := folder / "layers" / name).exists():
+            return mine
+        places = ((each / "layers" / name, each.parent) for each in below)
+        return next((path for path, store in places if vouched(path, store)), None)
 
     def _name(self, package: LockedPackage, target: Target) -> str:
         """A layer's name. What is made for a platform has the Python that it is for in it, if any; what is for all

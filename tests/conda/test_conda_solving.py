@@ -27,6 +27,11 @@ NEWEST = package("newest", "1.0", depends=["python >=3.12"], build="py_0", noarc
 GPU = package("gpu", "1.0", depends=["__cuda >=12"])
 FUTURE = package("future", "1.0", depends=["__glibc >=2.99"])
 PIP = package("pip", "24.0", depends=["python"], build="py_0", noarch="python")
+RECENT = package("recent", "2.0", index={"timestamp": 1_750_000_000_000})
+EARLIER = package("recent", "1.0")
+# The newer of its builds does without what no channel has any more.
+USERS = (package("user", "1.0", depends=["retired"]), package("user", "1.0", build="1"))
+UNDATED = package("undated", "1.0", index={"timestamp": None})
 
 Solve = Callable[..., Any]
 
@@ -34,7 +39,7 @@ Solve = Callable[..., Any]
 @pytest.fixture(scope="module")
 def channel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Channel]:
     with serving(tmp_path_factory.mktemp("channel")) as channel:
-        channel.add(OLD_PYTHON, NEW_PYTHON, LIBRARY, TOOL, NEWEST, GPU, FUTURE, PIP)
+        channel.add(OLD_PYTHON, NEW_PYTHON, LIBRARY, TOOL, NEWEST, GPU, FUTURE, PIP, RECENT, EARLIER, UNDATED, *USERS)
         yield channel
 
 
@@ -158,8 +163,9 @@ def test_a_spec_may_name_its_channel(resolver: Solve, channel: Channel) -> None:
 
 
 def test_a_channel_that_is_not_there(resolver: Solve) -> None:
-    with pytest.raises(FetchError, match="the conda channels could not be asked"):
+    with pytest.raises(FetchError, match="the conda channels could not be asked") as caught:
         resolver(server="http://127.0.0.1:9")(wanted("tool"))
+    assert "--conda pypi builds from Debian's and PyPI's packages instead" in (caught.value.hint or "")
 
 
 def test_a_sites_certificates_are_trusted_and_no_others(tmp_path: Path, said: Said) -> None:
@@ -252,3 +258,86 @@ def test_defaults_needs_a_sites_word() -> None:
         ["https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r"],
         [],
     )
+
+
+def export(*specs: str) -> WantedConda:
+    return wanted(*specs, export=True)
+
+
+def versions(lock: Any) -> dict[str, str]:
+    return {each.name: each.version for each in lock.packages}
+
+
+def test_an_export_that_can_be_had_is_taken_at_its_word(resolver: Solve) -> None:
+    lock, notes = resolver()(export("library=1.5=0", "python=3.11.9=0_cpython", "tool=2.0=py_0"))
+    assert (notes, versions(lock)) == ((), {"library": "1.5", "pip": "24.0", "python": "3.11.9", "tool": "2.0"})
+
+
+GAVE_WAY = "it is an export that cannot be had as it was, so that some of it gave way"
+
+
+@pytest.mark.parametrize(
+    ("specs", "tool", "words"),
+    [
+        (
+            ("library=1.5=h1_7", "python=3.11.9=h8_0", "tool=2.0=py_0"),
+            "2.0",
+            ("other builds of the same versions: library, python",),
+        ),
+        # Nothing depends on tool, so that its version stays; those of what it brought along give way.
+        (
+            ("library=1.4=h1_7", "python=3.11.2=h8_0", "retired=7=h_0", "tool=2.0=py_9", "user=1.0=0"),
+            "2.0",
+            (
+                "other builds of the same versions: tool, user",
+                "other versions: library 1.4 is 1.5, python 3.11.2 is 3.11.9",
+                "left out, as nothing needs it now: retired",
+            ),
+        ),
+        (
+            ("python=3.11.2=h8_0", "tool=2.0.1=py_9"),
+            "2.0",
+            ("other versions: python 3.11.2 is 3.11.9, tool 2.0.1 is 2.0",),
+        ),
+        (
+            ("python=3.11.2=h8_0", "tool=1.7.1=py_9"),
+            "2.0",
+            ("other versions: python 3.11.2 is 3.11.9, tool 1.7.1 is 2.0",),
+        ),
+    ],
+)
+def test_an_export_gives_way_step_by_step(
+    resolver: Solve, specs: tuple[str, ...], tool: str, words: tuple[str, ...]
+) -> None:
+    lock, notes = resolver()(export(*specs))
+    assert versions(lock)["tool"] == tool
+    assert notes == (GAVE_WAY, *words)
+    # It is said again where the lock was found before.
+    assert resolver()(export(*specs)) == (lock, notes)
+
+
+def test_an_export_keeps_its_python(resolver: Solve) -> None:
+    with pytest.raises(DetectError, match="no conda packages fit together: .*python"):
+        resolver()(export("python=3.9.1=h_0", "tool=2.0=py_0"))
+
+
+def test_a_wish_never_gives_way(resolver: Solve) -> None:
+    with pytest.raises(DetectError, match="no conda packages fit together"):
+        resolver()(wanted("library=1.5=h1_7"))
+
+
+def test_packages_that_were_made_later_do_not_count(resolver: Solve) -> None:
+    assert versions(resolver()(wanted("recent"))[0])["recent"] == "2.0"
+    lock, _ = resolver()(wanted("recent", "undated", not_after=1_720_000_000))
+    # What does not say when it was made is from before they all did.
+    assert (versions(lock)["recent"], versions(lock)["undated"]) == ("1.0", "1.0")
+    assert lock.as_of == "2024-07-03T09:46:40Z"
+
+
+def test_where_nothing_of_the_time_fits_the_newest_counts_unless_a_person_named_it(resolver: Solve) -> None:
+    lock, _ = resolver()(wanted("recent=2", not_after=1_720_000_000))
+    assert (versions(lock)["recent"], lock.as_of) == ("2.0", "")
+    assert lock.note.startswith("as of 2024-07-03 no conda packages fit together: ")
+    with pytest.raises(DetectError, match="as of 2024-07-03 no conda packages fit together") as caught:
+        resolver()(wanted("recent=2", not_after=1_720_000_000, not_after_exact=True))
+    assert "another --as-of" in (caught.value.hint or "")
