@@ -157,6 +157,8 @@ class Resolver:
         if match := _MISSING.search(errors):
             close = difflib.get_close_matches(match["name"], _names(lists), n=_SHOWN, cutoff=0.75)
             hint = f"near to it: {', '.join(close)}" if close else "https://packages.debian.org knows what there is"
+            if real := _providers(lists, match["name"]):
+                hint = f"it is a name for one of {', '.join(real[:_SHOWN])}"
             word = next((word for word in words if word.partition("=")[0] == match["name"]), match["name"])
             return NoSuchPackage(f"Debian {suite} has no package '{match['name']}'", word, hint=hint)
         if match := _NO_VERSION.search(errors):
@@ -190,6 +192,21 @@ def sound(deb: Deb) -> bool:
 
 def _names(lists: Path) -> list[str]:
     return sorted({name for name, _ in _paragraphs(lists)})
+
+
+def _providers(lists: Path, name: str) -> list[str]:
+    """Packages that say they provide one of this name."""
+    found: set[str] = set()
+    wanted = re.compile(rf"(?:Provides: |, ){re.escape(name)}(?=[ ,\n])")
+    for path in sorted(lists.glob("*_Packages")):
+        package = ""
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("Package: "):
+                    package = line[9:].strip()
+                elif line.startswith("Provides: ") and wanted.search(line):
+                    found.add(package)
+    return sorted(found)
 
 
 def _versions(lists: Path, name: str) -> set[str]:
