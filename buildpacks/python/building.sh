@@ -9,7 +9,7 @@ errors=/run/hpcbinder/work/errors
 install_packages() {
     limits="$files/constraints.txt"
     if [ -e "$files/locked.txt" ]; then
-        if "$uv" pip install --quiet --python "$python" "$@" -c "$limits" -c "$files/locked.txt" 2>"$errors"; then
+        if install "$@" -c "$limits" -c "$files/locked.txt"; then
             cat "$errors" >&2
             return
         elif grep -q 'No solution found' "$errors"; then
@@ -19,8 +19,27 @@ install_packages() {
             failed
         fi
     fi
-    "$uv" pip install --quiet --python "$python" "$@" -c "$limits" 2>"$errors" || failed
+    install "$@" -c "$limits" || failed
     cat "$errors" >&2
+}
+
+# install ARGUMENT...: as of the plan's date, if it has one and if that is possible.
+install() {
+    if [ -z "${UV_EXCLUDE_NEWER:-}" ]; then
+        "$uv" pip install --quiet --python "$python" "$@" 2>"$errors"
+    elif "$uv" pip install --quiet --python "$python" $(undated) "$@" 2>"$errors"; then
+        return
+    elif grep -q -e 'exclude-newer' -e 'missing an upload date' "$errors"; then
+        echo "hpcbinder: as of $UV_EXCLUDE_NEWER not all that this needs was there, or the package index does not say" \
+            "when its files were uploaded: taking the newest versions." >&2
+        env -u UV_EXCLUDE_NEWER "$uv" pip install --quiet --python "$python" "$@" 2>"$errors"
+    else
+        return 1
+    fi
+}
+
+undated() {
+    for name in ${HPCBINDER_UNDATED:-}; do printf '%s %s=false ' --exclude-newer-package "$name"; done
 }
 
 failed() {

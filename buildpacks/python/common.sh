@@ -13,11 +13,11 @@ compile_bytecode() {
             "$interpreter" -s -S -B -m compileall -q -f --invalidation-mode unchecked-hash >/dev/null || :
 }
 
-# ipykernel's wheel says "python", whichever that is where the kernel is started.
+# ipykernel's wheel says "python", whichever that is where the kernel is started; 5.1.1's has lines as Windows ends them.
 fix_kernel() {
     spec=/opt/env/share/jupyter/kernels/python3/kernel.json
-    if [ -f "$spec" ] && grep -q '^ *"python3*",$' "$spec"; then
-        sed -i 's|^\( *\)"python3*",$|\1"/opt/env/bin/python",|' "$spec"
+    if [ -f "$spec" ] && grep -q '^ *"python3*",[[:space:]]*$' "$spec"; then
+        sed -i 's|^\( *\)"python3*",[[:space:]]*$|\1"/opt/env/bin/python",|' "$spec"
     fi
 }
 

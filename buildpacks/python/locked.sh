@@ -1,5 +1,5 @@
 # Builds what the repository's lock has no wheel of, and gets what comes from elsewhere: that alone, as the lock says.
-"$uv" pip install --quiet --python "$python" --no-deps -r "$files/requirements.txt" 2>"$errors" || failed
+install --no-deps -r "$files/requirements.txt" || failed
 cat "$errors" >&2
 if [ -s "$files/always.txt" ]; then install_packages -r "$files/always.txt"; fi
 fix_kernel

@@ -9,7 +9,7 @@ runs code of the repository's choosing comes after, without either.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from hpcbinder.plan import (
@@ -19,15 +19,22 @@ from hpcbinder.plan import (
     Edit,
     Lock,
     LockedPackage,
+    OldMetadataError,
     Repo,
     Sources,
     Stage,
     TextFile,
+    has_old_metadata,
     show,
 )
 
+from .beside import join
+from .by_pip import add_environment, add_packages, add_projects, add_server_packages, by_pip, kernel_of, refused_by_uv
+from .described import add_missing
+from .kernel import oldest_kernel
 from .locked import Locked
-from .project import Project, analyse, is_project
+from .mpi import mpi_library, mpi_tools
+from .project import Project, analyse, is_project, sources_of
 from .recipe import Recipe, choose_recipe
 from .requirements import Local, Requirements, requirement_name
 from .target import Target
@@ -38,7 +45,9 @@ ALWAYS = ("ipykernel", "pip")
 
 PREFIX = "/opt/env"
 
-KERNEL = Edit(f"{PREFIX}/share/jupyter/kernels/python3/kernel.json", r'^( *)"python3*",$', rf'\1"{PREFIX}/bin/python",')
+KERNEL = Edit(
+    f"{PREFIX}/share/jupyter/kernels/python3/kernel.json", r'^( *)"python3*",\r?$', rf'\1"{PREFIX}/bin/python",'
+)
 """What common.sh does in `fix_kernel`."""
 
 TOGETHER = Sources(together=("always.txt", "requirements.txt"), limits=("constraints.txt", "locked.txt"))
@@ -47,17 +56,16 @@ TOGETHER = Sources(together=("always.txt", "requirements.txt"), limits=("constra
 ALONE = Sources(alone="requirements.txt", together=("always.txt",), limits=("constraints.txt",))
 """What locked.sh does."""
 
-LARGE = 16 << 20
-"""Bytes above which a file outside every package is taken to be data, which no installation copies."""
-
 
 def plan(repo: Repo, draft: Draft) -> None:
     recipe = choose_recipe(repo, draft)
-    wanted = Requirements() if recipe.is_lock else recipe.requirements()
+    wanted = Requirements() if recipe.is_lock else join(repo, draft, recipe, recipe.requirements())
     projects = _projects(repo, draft, recipe, wanted.locals)
     note = ""
-    if draft.provided is None:
-        note = choose_python(repo, draft, projects, pipenv=recipe.pipenv(), lock=recipe.made_for())
+    if draft.provided is None and not (draft.translated is not None and draft.translated.python):
+        note = choose_python(
+            repo, draft, projects, pipenv=recipe.pipenv(), lock=recipe.made_for(), pins=(recipe.path, wanted.lines)
+        )
     if recipe.is_lock:
         _follow(repo, draft, recipe, projects, note)
         return
@@ -68,21 +76,40 @@ def plan(repo: Repo, draft: Draft) -> None:
     _say(draft, projects)
     for project in projects:
         wanted.add(project.dependencies or (), project.indexes)
-    draft.asks("python", [requirement_name(line) for line in wanted.lines])
-    always = _always(draft)
+    if draft.provided is None and not (wanted.lines or wanted.locals or projects):
+        wanted.add([found.requirement for found in draft.inferred_python()], ())
+    later = add_missing(repo, draft, projects, wanted, ALWAYS) if projects and not recipe.kind else []
+    draft.asks("python", [requirement_name(line) for line in (*wanted.lines, *later)])
+    file = recipe.path or next((file for project in projects for file in project.files), "imports")
+    names = [requirement_name(line) for line in wanted.lines]
+    uv = draft.provided is not None or not by_pip(draft)
+    always = (*_always(draft), *mpi_library(repo, draft, names, file=file, wheels=uv))
     if draft.provided is None:
-        _environment(draft)
+        _environment(repo, draft)
     elif not (wanted.lines or projects or always):
         return
-    lock = _lock(draft, wanted, projects, always)
+    if draft.provided is None and by_pip(draft):
+        _install_by_pip(repo, draft, wanted, projects, why=f"uv knows no Python {draft.python.version}")
+        return
+    try:
+        lock = _lock(draft, wanted, projects, always)
+    except OldMetadataError as error:
+        why = f"uv refuses what {refused_by_uv(error.message)} says of itself"
+        wanted.add([*(name for name in always if name not in ALWAYS), *later], ())
+        _install_by_pip(repo, draft, wanted, projects, why=why)
+        return
+    mpi_tools(draft, lock)
     data = {
         "always.txt": _lines(always),
         "constraints.txt": _lines(wanted.constraints),
-        "requirements.txt": wanted.text(sources=True),
+        # What only its build tells has to go together with it: the build finds the versions of both.
+        "requirements.txt": wanted.text(sources=True) + _lines(later),
     }
     env = {"UV_INDEX_STRATEGY": "unsafe-best-match"} if wanted.has_extra_index else {}
     if wanted.prereleases:
         env["UV_PRERELEASE"] = "allow"
+    if lock is None or _built(lock, wanted) is not None or any(project.installed for project in projects):
+        env |= draft.dated(lock)
     if lock is not None:
         data["locked.txt"] = _lines(f"{package.name}=={package.version}" for package in lock.packages)
         if lock.packages:
@@ -122,8 +149,17 @@ def _follow(repo: Repo, draft: Draft, recipe: Recipe, projects: list[Project], n
         project.local = editable.get(project.local.path, project.local)
     _say(draft, projects)
 
-    _environment(draft)
-    lock, build, always = _complete(draft, locked, projects)
+    _environment(repo, draft)
+    if by_pip(draft):
+        rest = Requirements(lines=list(locked.build), constraints=list(locked.pins))
+        rest.options += [f"--extra-index-url {url}" for url in locked.indexes]
+        lines = [*map(_locked_line, locked.lock.packages), *locked.open]
+        _install_by_pip(repo, draft, rest, projects, why=f"uv knows no Python {draft.python.version}", locked=lines)
+        return
+    names = list(map(requirement_name, locked.pins))
+    more = mpi_library(repo, draft, names, file=locked.path)
+    lock, build, always = _complete(draft, locked, projects, (*ALWAYS, *more))
+    mpi_tools(draft, lock)
     _unpack(draft, lock, {*ALWAYS, *map(requirement_name, locked.pins)})
     if build or always:
         names = [requirement_name(line) for line in (*build, *always)]
@@ -137,17 +173,22 @@ def _follow(repo: Repo, draft: Draft, recipe: Recipe, projects: list[Project], n
                 "constraints.txt": _lines(locked.pins),
                 "requirements.txt": _lines((*(f"--extra-index-url {url}" for url in locked.indexes), *build)),
             },
-            env={"UV_INDEX_STRATEGY": "unsafe-best-match"} if locked.indexes else {},
+            env={**({"UV_INDEX_STRATEGY": "unsafe-best-match"} if locked.indexes else {}), **draft.dated()},
             runs_repository_code=True,
             assembly=None if locked.indexes else _from_source(draft, ALONE),
         )
     draft.add_kernel("python3")
-    _install(repo, draft, projects, {}, {})
+    _install(repo, draft, projects, {}, draft.dated() if any(project.installed for project in projects) else {})
 
 
-def _complete(draft: Draft, locked: Locked, projects: list[Project]) -> tuple[Lock, list[str], list[str]]:
+def _complete(
+    draft: Draft, locked: Locked, projects: list[Project], wanted: tuple[str, ...]
+) -> tuple[Lock, list[str], list[str]]:
     """What a lock of the repository leaves open: which wheels the index has of packages of which it knows hashes alone,
     and the kernel.
+
+    Args:
+        wanted: What must be there besides.
 
     Returns:
         The complete lock; lines of what is built, each for itself; what the build installs with all it depends on.
@@ -156,7 +197,7 @@ def _complete(draft: Draft, locked: Locked, projects: list[Project]) -> tuple[Lo
         DetectError: There is no kernel that fits the lock.
     """
     known = {requirement_name(line) for line in (*locked.pins, *locked.build)}
-    always = [name for name in ALWAYS if name not in known]
+    always = [name for name in wanted if name not in known]
     own = {project.name for project in projects if project.installed and project.name}
     try:
         rest = draft.resolve(
@@ -199,7 +240,11 @@ def _lock(draft: Draft, wanted: Requirements, projects: list[Project], always: t
     try:
         lock = draft.resolve(
             [*wanted.from_index, *always],
-            constraints=[*wanted.plain_constraints, *(f"{name}=={version}" for name, version in sorted(there.items()))],
+            constraints=[
+                *wanted.plain_constraints,
+                *(f"{name}=={version}" for name, version in sorted(there.items())),
+                *oldest_kernel(draft, wanted, always),
+            ],
             elsewhere={
                 *wanted.elsewhere,
                 *(project.name for project in projects if project.installed and project.name),
@@ -213,8 +258,13 @@ def _lock(draft: Draft, wanted: Requirements, projects: list[Project], always: t
         lock = replace(lock, packages=more, layers=(tuple(package.name for package in more),) if more else ())
         return draft.add_lock(lock) if more else lock
     except DetectError as error:
+        if isinstance(error, OldMetadataError) and draft.provided is None and has_old_metadata(draft.python.version):
+            raise
         where = error.where or next(iter((*wanted.files, *(file for p in projects for file in p.files))), None)
-        raise DetectError(error.message, where=where and show(where), hint=error.hint) from None
+        ways = [error.hint] if error.hint else []
+        if draft.inferred_python():
+            ways.append("these are what the code imports: hpcbinder init --no-lock writes them down, to correct")
+        raise DetectError(error.message, where=where and show(where), hint="; ".join(ways) or None) from None
 
 
 def _unpack(draft: Draft, lock: Lock, asked: set[str]) -> None:
@@ -296,7 +346,11 @@ def _names(names: Iterable[str], first: set[str]) -> str:
     return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
 
 
-def _environment(draft: Draft) -> None:
+def _environment(repo: Repo, draft: Draft) -> None:
+    add_server_packages(repo, draft)
+    if by_pip(draft):
+        add_environment(draft)
+        return
     draft.add_step(
         Stage.INTERPRETER,
         "environment",
@@ -346,17 +400,13 @@ def _install(repo: Repo, draft: Draft, projects: list[Project], data: dict[str, 
         return
     reads: set[str] = set()
     for project in targets:
-        reads |= _sources(repo, project)
+        reads |= sources_of(repo, project)
         if project.native:
             draft.want_system(project.native, f"{project.title} has {project.native_reason}")
     into_repo = any(project.local.editable for project in targets)
     with_dependencies = any(project.dependencies is None for project in targets)
     words = ", ".join(project.title for project in targets)
     reason = f"installs {words}" + (" with the dependencies only its build can tell" if with_dependencies else "")
-    lines = [
-        "\t".join(("editable" if p.local.editable else "plain", p.local.path or ".", p.local.extras_text))
-        for p in targets
-    ]
     project_env = dict(env)
     for project in targets:
         project_env.update(project.env)
@@ -369,11 +419,34 @@ def _install(repo: Repo, draft: Draft, projects: list[Project], data: dict[str, 
         reason,
         draft.script("common.sh") + draft.script("building.sh") + draft.script("project.sh"),
         reads=reads,
-        data={**(data if with_dependencies else {}), "targets": _lines(lines)},
+        data={**(data if with_dependencies else {}), "targets": _target_lines(targets)},
         env=project_env,
         runs_repository_code=True,
         into_repo=into_repo,
         assembly=None if whole else _from_source(draft, sources),
+    )
+
+
+def _install_by_pip(
+    repo: Repo, draft: Draft, wanted: Requirements, projects: list[Project], *, why: str, locked: Sequence[str] = ()
+) -> None:
+    """All that is installed, where uv does not do."""
+    own = {project.name for project in projects if project.installed and project.name}
+    add_packages(draft, wanted, why=why, always=ALWAYS[:1], locked=locked, own=own)
+    draft.add_kernel(kernel_of(draft.python.version))
+    targets = [project for project in projects if project.installed]
+    for project in targets:
+        if project.native:
+            draft.want_system(project.native, f"{project.title} has {project.native_reason}")
+    if targets:
+        reads = {path for project in targets for path in sources_of(repo, project)}
+        add_projects(draft, targets, reads, _target_lines(targets))
+
+
+def _target_lines(targets: Iterable[Project]) -> str:
+    return _lines(
+        "\t".join(("editable" if p.local.editable else "plain", p.local.path or ".", p.local.extras_text))
+        for p in targets
     )
 
 
@@ -382,19 +455,3 @@ def _from_source(draft: Draft, sources: Sources) -> Assembly | None:
     if draft.provided is not None or draft.python.origin != "debian":
         return None
     return Assembly(prefix=PREFIX, python=draft.python.full, edits=(KERNEL,), sources=sources)
-
-
-def _sources(repo: Repo, project: Project) -> set[str]:
-    """Files an installation may need: all but notebooks, and but large files that lie in no package."""
-    if project.local.is_archive:
-        return {project.local.path}
-    items = [item for item in repo.files(project.local.path) if not item.path.endswith(".ipynb")]
-    if not items:
-        raise DetectError("has no files to install", where=show(project.local.path or "."))
-    packages = {item.path.rpartition("/")[0] for item in items if item.path.endswith("/__init__.py")}
-    return {item.path for item in items if item.size <= LARGE or _inside(item.path, packages)}
-
-
-def _inside(path: str, folders: set[str]) -> bool:
-    parts = path.split("/")
-    return any("/".join(parts[:end]) in folders for end in range(1, len(parts)))

@@ -15,6 +15,9 @@ from .locked import PYPI, host_of
 from .poetry import Constraint, dependencies, parse_constraint, python_versions, sources
 from .requirements import Local, check_index, clean_requirement, local_project, read_requirements
 
+LARGE = 16 << 20
+"""Bytes above which a file outside every package is taken to be data, which no installation copies."""
+
 _C = (".c", ".cc", ".cpp", ".cxx", ".pyx", ".pxd")
 _FORTRAN = (".f", ".for", ".f77", ".f90", ".f95", ".f03", ".f08")
 _NATIVE_SETUP = re.compile(
@@ -354,3 +357,19 @@ def _at(path: str, text: str, word: str) -> str:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def sources_of(repo: Repo, project: Project) -> set[str]:
+    """Files an installation may need: all but notebooks, and but large files that lie in no package."""
+    if project.local.is_archive:
+        return {project.local.path}
+    items = [item for item in repo.files(project.local.path) if not item.path.endswith(".ipynb")]
+    if not items:
+        raise DetectError("has no files to install", where=show(project.local.path or "."))
+    packages = {item.path.rpartition("/")[0] for item in items if item.path.endswith("/__init__.py")}
+    return {item.path for item in items if item.size <= LARGE or _among(item.path, packages)}
+
+
+def _among(path: str, folders: set[str]) -> bool:
+    parts = path.split("/")
+    return any("/".join(parts[:end]) in folders for end in range(1, len(parts)))

@@ -14,7 +14,7 @@ if [ -e "$files/requirements.txt" ]; then
     install_packages "$@" -r "$files/always.txt" -r "$files/requirements.txt"
     fix_kernel
 else
-    "$uv" pip install --quiet --python "$python" --no-deps "$@" 2>"$errors" || failed
+    install --no-deps "$@" || failed
     cat "$errors" >&2
 fi
 

@@ -30,6 +30,9 @@ PIPENV = ("Pipfile", "Pipfile.lock")
 PROVIDED = "provided"
 """Kind of recipe of an environment that another pack makes, to which pip only adds."""
 
+TRANSLATED = "translated"
+"""Kind of recipe of a file that another pack read, and said as requirements."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -40,7 +43,7 @@ class Recipe:
         kind: One of `ORDER`, `PROVIDED`, "" if there is none of them.
         path: The file.
         partner: The file that a lock is the lock of, if it is there.
-        text: Of `PROVIDED` the requirements in the file.
+        text: Of `PROVIDED` and `TRANSLATED` the requirements in the file.
     """
 
     repo: Repo
@@ -57,7 +60,7 @@ class Recipe:
     @property
     def has_project(self) -> bool:
         """The root's own project belongs to the environment without being named."""
-        return self.kind not in (*PIPENV, PROVIDED)
+        return self.kind not in (*PIPENV, PROVIDED, TRANSLATED)
 
     @functools.cached_property
     def document(self) -> Document:
@@ -76,7 +79,7 @@ class Recipe:
         """
         if self.kind == "Pipfile":
             return read_pipfile(self.repo, self.path)
-        if self.kind == PROVIDED:
+        if self.kind in (PROVIDED, TRANSLATED):
             return read_lines(self.repo, self.path, self.text)
         return read_requirements(self.repo, self.path) if self.kind == "requirements.txt" else Requirements()
 
@@ -135,9 +138,15 @@ def choose_recipe(repo: Repo, draft: Draft) -> Recipe:
     if (provided := draft.provided) is not None:
         for name in (*ORDER, "runtime.txt", ".python-version"):
             # The provided environment may include one: `pip: [-r requirements.txt]`.
-            if (path := repo.config(name)) is not None and name not in provided.requirements:
+            # Of requirements.txt `join` says what becomes of it.
+            if (path := repo.config(name)) and name != "requirements.txt" and name not in provided.requirements:
                 draft.unused(path, f"{show(provided.path)}, which counts more, says what is installed")
         return Recipe(repo, PROVIDED, provided.path, text=provided.requirements)
+    if (translated := draft.translated) is not None:
+        for name in (*ORDER, *(("runtime.txt", ".python-version") if translated.python else ())):
+            if (path := repo.config(name)) and name != "requirements.txt" and name not in translated.requirements:
+                draft.unused(path, f"{show(translated.path)}, which counts more, says what is installed")
+        return Recipe(repo, TRANSLATED, translated.path, text=translated.requirements)
     there: dict[str, tuple[str, str | None]] = {}
     pyproject = repo.root_config("pyproject.toml")
     for kind in ORDER:

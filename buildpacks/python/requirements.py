@@ -78,6 +78,7 @@ class Requirements:
         files: File read -> what was made of it.
         prereleases: `--pre` was said.
         no_binary: Names (`:all:` for every one) that must not be taken as wheels.
+        base: Folder below the root that paths of projects start at.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -87,6 +88,7 @@ class Requirements:
     files: dict[str, str] = field(default_factory=dict)
     prereleases: bool = False
     no_binary: set[str] = field(default_factory=set)
+    base: str = ""
 
     def text(self, *, sources: bool) -> str:
         """A requirements file for uv.
@@ -159,6 +161,9 @@ def read_requirements(repo: Repo, path: str) -> Requirements:
 def read_lines(repo: Repo, path: str, text: str) -> Requirements:
     """Read the requirements that stand in a file of another kind, and the files that they include.
 
+    Paths in them start at that file's folder, where conda runs pip (conda, `conda/env/installers/pip.py`); those in a
+    requirements.txt start at the repository's root, where repo2docker does.
+
     Args:
         path: That file.
         text: The lines, at their numbers.
@@ -166,13 +171,16 @@ def read_lines(repo: Repo, path: str, text: str) -> Requirements:
     Raises:
         DetectError: A line that is not understood or not allowed, with file and line.
     """
-    found = Requirements()
+    found = Requirements(base=posixpath.dirname(path))
     _take(repo, path, text, found, constraint=False, above=())
     return found
 
 
-def clean_requirement(text: str, where: str) -> str | Local:
+def clean_requirement(text: str, where: str, *, base: str = "") -> str | Local:
     """Check one requirement without options.
+
+    Args:
+        base: Folder that its paths start at, below the root.
 
     Returns:
         The line for uv, or the project inside the repository it means (path not looked up yet).
@@ -184,9 +192,9 @@ def clean_requirement(text: str, where: str) -> str | Local:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) or re.match(r"[a-z]+\+[a-z]+:", text):
         return _url_line(text, where)
     if text.startswith("file:"):
-        return _local(text[len("file:") :], where, editable=False)
+        return _local(text[len("file:") :], where, editable=False, base=base)
     if _looks_local(text):
-        return _local(text, where, editable=False)
+        return _local(text, where, editable=False, base=base)
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
@@ -198,7 +206,7 @@ def clean_requirement(text: str, where: str) -> str | Local:
     if requirement.url.startswith("file:"):
         if requirement.marker is not None:
             raise _bad("has a marker on a path, which is not supported", where)
-        local = _local(requirement.url[len("file:") :], where, editable=False)
+        local = _local(requirement.url[len("file:") :], where, editable=False, base=base)
         return Local(local.path, tuple(sorted(requirement.extras)), False, where)
     _check_url(requirement.url, where)
     return _canonical(requirement)
@@ -246,7 +254,7 @@ def _read(repo: Repo, path: str, found: Requirements, *, constraint: bool, above
     key = f"{path} as constraints" if constraint else path
     if key in found.files or path in found.files:
         return
-    _take(repo, path, repo.read_text(path), found, constraint=constraint, above=above)
+    _take(repo, path, repo.read_text(path, utf16=True), found, constraint=constraint, above=above)
 
 
 def _take(repo: Repo, path: str, text: str, found: Requirements, *, constraint: bool, above: tuple[str, ...]) -> None:
@@ -261,7 +269,7 @@ def _take(repo: Repo, path: str, text: str, found: Requirements, *, constraint: 
             _option(repo, path, line, where, found, notes, constraint=constraint, above=above)
             continue
         requirement, hashes = _split_hashes(line, where)
-        cleaned = clean_requirement(requirement, where)
+        cleaned = clean_requirement(requirement, where, base=found.base)
         if isinstance(cleaned, Local):
             if constraint:
                 raise _bad("a path cannot be a constraint", where)
@@ -394,7 +402,7 @@ def _editable(repo: Repo, value: str, where: str, found: Requirements) -> list[L
         found.lines.append(_url_line(value, where))
         return []
     path = value[len("file:") :] if value.startswith("file:") else value
-    return [_look_up(repo, _local(path, where, editable=True))]
+    return [_look_up(repo, _local(path, where, editable=True, base=found.base))]
 
 
 def _looks_local(text: str) -> bool:
@@ -406,12 +414,12 @@ def _looks_local(text: str) -> bool:
     return "/" in bare or "\\" in bare or bare.lower().endswith(_ARCHIVES)
 
 
-def _local(text: str, where: str, *, editable: bool) -> Local:
+def _local(text: str, where: str, *, editable: bool, base: str = "") -> Local:
     path, bracket, rest = text.strip().partition("[")
     path, extras = path.rstrip(), bracket + rest
     if ";" in path or (extras and not _EXTRAS.match(extras)):
         raise _bad("has a marker or something else behind a path, which is not supported", where)
-    normal = posixpath.normpath(path) if path else "."
+    normal = posixpath.normpath(posixpath.join(base, path or "."))
     if path.startswith(("/", "~", "\\")) or normal == ".." or normal.startswith("../"):
         raise _bad(f"names {show(path)}, which is outside the repository", where)
     if normal != "." and not _PATH.match(normal):

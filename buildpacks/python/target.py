@@ -103,6 +103,7 @@ def _tags(version: str, machine: str, glibc: int) -> Iterable[Tag]:
         platforms.append(f"manylinux_2_{number}_{machine}")
         if number in _LEGACY:
             platforms.append(f"{_LEGACY[number]}_{machine}")
-    abi = f"cp{major}{minor}" + ("m" if (major, minor) < (3, 8) else "")
+    # Python 2 on Linux is made with wide characters, here and for wheels.
+    abi = f"cp{major}{minor}" + ("mu" if major == 2 else "m" if (major, minor) < (3, 8) else "")
     yield from cpython_tags((major, minor), [abi], platforms)
     yield from compatible_tags((major, minor), f"cp{major}{minor}", platforms)

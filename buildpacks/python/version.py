@@ -1,7 +1,8 @@
 """Which Python.
 
-What names a version counts first: runtime.txt, then .python-version, then the Pipfile or its lock. What names a range
-(the projects to install, and a lock) must allow it, or chooses among what there is, what the site prefers first.
+What names a version counts first: runtime.txt, then the Pipfile or its lock, then .python-version. What names a range
+(the projects to install, and a lock) must allow it, or chooses among what there is, what the site prefers first. Where
+nothing names a version, what there is besides tells (`evidence`).
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hpcbinder.plan import DetectError, Draft, Python, RegistryError, Repo, served, show
+from hpcbinder.plan import PYTHON_2, DetectError, Draft, Python, RegistryError, Repo, served, show
 
+from .evidence import Hint, installable, preferred, tell, written_for
 from .pipfile import pipfile_requires
 from .poetry import Constraint
 from .project import Project
@@ -63,11 +65,13 @@ def choose_python(
     *,
     pipenv: tuple[str, Mapping[str, object]] | None = None,
     lock: Range | None = None,
+    pins: tuple[str, Sequence[str]] = ("", ()),
 ) -> str:
     """Choose the interpreter that fits.
 
     Args:
         projects: Those whose `requires-python` counts.
+        pins: A file of requirements, and its lines.
         pipenv: The Pipfile, or the `_meta` of its lock, that is used: path and content.
         lock: What the lock that is used was made for.
 
@@ -95,11 +99,19 @@ def choose_python(
                 hint=f"there is Python {served(draft.pythons)}",
             )
         candidates = fits
+    hint = written_for(repo)
+    if asked is None:
+        _weigh(draft, candidates, hint, pins, ranges)
+        return ""
+    if hint is not None and hint.version != asked.version:
+        tell(draft, hint, (), "", "", f"{show(asked.path)}, which counts more, asks for Python {asked.full}")
     try:
-        draft.choose_python(candidates[0])
+        _first(draft, candidates)
+    except DetectError as error:
+        raise DetectError(error.message, where=error.where or asked.where, hint=error.hint) from None
     except RegistryError as error:
-        others = _elsewhere(draft, ranges) if asked is not None and not asked.binding else []
-        if not others or asked is None:
+        others = _elsewhere(draft, ranges) if not asked.binding else []
+        if not others:
             raise
         draft.choose_python(others[0])
         reason = f"Python {asked.full} cannot be had ({error.message}); {ranges[0].where} allows {others[0].version}"
@@ -116,12 +128,63 @@ def choose_python(
     return f"asks for Python {other_version.full}, but {show(asked.path)}, which counts more, for {asked.full}"
 
 
+def _weigh(
+    draft: Draft,
+    candidates: Sequence[Python],
+    hint: Hint | None,
+    pins: tuple[str, Sequence[str]],
+    ranges: Sequence[Range],
+) -> None:
+    """Choose where nothing names a version: as the weaker evidence has it, as far as it can be had."""
+    path, lines = pins
+    spans = installable(draft, lines)
+    wanted, decided = preferred(candidates, hint, spans, draft.as_of)
+    problem = _first(draft, wanted)
+    chosen = draft.python.version
+    if hint is not None and hint.version not in {python.version for python in candidates}:
+        there = hint.version in {python.version for python in draft.pythons}
+        where = "bases.pythons and bases.older say where Pythons come from"
+        instead = f"{ranges[0].where} does not allow it" if there and ranges else f"no base has it ({where})"
+    elif problem:
+        instead = f"it cannot be had: {problem}"
+    elif decided == "pins":
+        instead = f"{show(path)}, which counts more, needs {chosen}"
+    else:
+        instead = f"Python {chosen} had wheels by then, and no registry has to be asked for it"
+    tell(draft, hint, spans, path, decided, instead, problem)
+    if decided == "date" and not problem:
+        draft.used("(date)", f"Python {chosen}, as versions are of {draft.as_of[:10]}")
+
+
+def _first(draft: Draft, candidates: Sequence[Python]) -> str:
+    """Take the first interpreter that can be had; a registry that cannot be asked once is not asked again.
+
+    Returns:
+        Why an earlier one could not be had, "" if it was the first.
+
+    Raises:
+        DetectError, RegistryError: None can be had; of the first one.
+    """
+    first: DetectError | RegistryError | None = None
+    for python in candidates:
+        if isinstance(first, RegistryError) and python.origin == "image":
+            continue
+        try:
+            draft.choose_python(python)
+        except (DetectError, RegistryError) as error:
+            first = first or error
+        else:
+            return first.message if first else ""
+    assert first is not None
+    raise first
+
+
 def _asked(
     repo: Repo, draft: Draft, ranges: Sequence[Range], pipenv: tuple[str, Mapping[str, object]] | None
 ) -> Asked | None:
     """The most important file that names a version; what is made of each is said."""
     found: Asked | None = None
-    for asked in (_runtime(repo, draft), _python_version(repo, draft), _pipenv(pipenv)):
+    for asked in (_runtime(repo, draft), _pipenv(pipenv), _python_version(repo, draft)):
         if asked is None:
             continue
         if found is not None:
@@ -131,14 +194,13 @@ def _asked(
                 draft.used(asked.path, f"Python {found.version}, as {show(found.path)} says")
             continue
         there = _having(asked, draft.pythons)
+        allowed = [p for p in draft.pythons if all(wanted.versions.allows(p.full) for wanted in ranges)]
+        if not asked.binding and ranges and allowed and not any(python in allowed for python in there):
+            but = "" if there else ", which no base has"
+            reason = f"asks for Python {asked.full}{but}; {ranges[0].where} allows {allowed[0].version}"
+            draft.unused(asked.path, reason)
+            continue
         if not there:
-            allowed = [p for p in draft.pythons if all(wanted.versions.allows(p.full) for wanted in ranges)]
-            if not asked.binding and ranges and allowed:
-                reason = (
-                    f"asks for Python {asked.full}, which no base has; {ranges[0].where} allows {allowed[0].version}"
-                )
-                draft.unused(asked.path, reason)
-                continue
             raise DetectError(
                 f"asks for Python {asked.version}, which no base has",
                 where=asked.where,
@@ -164,14 +226,15 @@ def _runtime(repo: Repo, draft: Draft) -> Asked | None:
     path = repo.config("runtime.txt")
     if path is None:
         return None
-    text = repo.read_text(path).strip()
+    text = repo.read_text(path, utf16=True).strip()
     if not text:
         draft.unused(path, "is empty")
         return None
     match = _RUNTIME.match(text)
     if match is None:
         if re.match(r"[a-z]+-", text) and not text.startswith("python"):
-            draft.unused(path, "is not about Python")
+            if not text.startswith("r-"):  # the R pack says what it makes of it
+                draft.unused(path, "is not about Python")
             return None
         raise DetectError(
             f"'{show(text.partition(chr(10))[0])}' is no version of Python",
@@ -186,7 +249,7 @@ def _python_version(repo: Repo, draft: Draft) -> Asked | None:
     path = repo.root_config(".python-version")
     if path is None:
         return None
-    for number, line in enumerate(repo.read_text(path).split("\n"), start=1):
+    for number, line in enumerate(repo.read_text(path, utf16=True).split("\n"), start=1):
         words = line.partition("#")[0].split()
         if not words:
             continue
@@ -203,6 +266,8 @@ def _python_version(repo: Repo, draft: Draft) -> Asked | None:
 def _named(draft: Draft, path: str, where: str, version: str) -> Asked | None:
     if "." in version:
         return Asked(path, where, version)
+    if version == "2":
+        return Asked(path, where, PYTHON_2)
     if version != "3":
         raise DetectError(
             f"asks for Python {version}, which no base has",

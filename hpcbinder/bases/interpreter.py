@@ -58,7 +58,7 @@ def interpreter_step(python: Python, stage: Stage) -> Step:
         stage=stage,
         name="base/python" if stage is Stage.INTERPRETER else "base/server-python",
         reason=f"Python {python.full}, which Debian {python.suite} does not have, from a folder of the builder's",
-        script=_script(),
+        script=_script("interpreter.sh") + finished(),
         data={"version": python.version},
         image=interpreter_tag(python),
     )
@@ -115,6 +115,11 @@ def _keep(path: Path, digest: str) -> None:
         pass
 
 
+def finished() -> str:
+    """The end of a step's script that put a Python into its folder: `version` and `target` are set."""
+    return _script("finished.sh")
+
+
 @functools.cache
-def _script() -> str:
-    return Path(__file__).with_name("interpreter.sh").read_text(encoding="utf-8")
+def _script(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")

@@ -20,29 +20,35 @@ from hpcbinder.bases.interpreter import (
     python_folder,
 )
 from hpcbinder.bases.kept import BaseImage, find_kept, is_kept
+from hpcbinder.bases.older import older_step
 from hpcbinder.bases.outside import ensure_outside
 from hpcbinder.bases.pinned import Pinned, Pins
 from hpcbinder.bases.pulled import prepare_step
 from hpcbinder.bases.recipe import base_key, base_tag
+from hpcbinder.catalog import vouched
 from hpcbinder.config import Config, SiteConfig, mirrors
 from hpcbinder.errors import BuildError, DetectError, FetchError, RegistryError, UsageError
 from hpcbinder.interpreters import Found, Interpreter, find_interpreters, obstacle
 from hpcbinder.model import BaseRef, OutsideImage, Python, Stage, Step
-from hpcbinder.plan import BASE_VARIANT, SERVER_PYTHONS, SUITES, Foundation, debian_python
+from hpcbinder.plan import BASE_VARIANT, SERVER_PYTHONS, SUITES, Foundation, debian_python, older_pythons
 from hpcbinder.progress import Reporter
 from hpcbinder.registry import Patience, Reference, Registry, parse_reference
 from hpcbinder.source import Reach
 
 OFFICIAL = {
-    "bookworm": ("3.14", "3.13", "3.12", "3.11", "3.10", "3.9", "3.8"),
+    "bookworm": ("3.14", "3.13", "3.12", "3.11", "3.10", "3.9", "3.8", "3.7"),
     "trixie": ("3.14", "3.13", "3.12", "3.11", "3.10", "3.9"),
 }
 """Suite -> versions of which Docker Hub has a `python:X.Y-slim-SUITE` (official-images, library/python)."""
 
+OFFICIAL_OLD = {"bullseye": ("3.6",), "buster": ("3.5", "2.7")}
+"""Those that ended before that, on the newest suite they were made for: offered where the notebook server has something
+to stand on there."""
+
 _PATIENCE = Patience(connect=10.0, silence=20.0, answer=30.0, attempts=2)
 """With a registry that only says what a name means: who waits for a plan wants to know soon that there is no way."""
 
-_NAME = re.compile(r"(?:(?:docker\.io/)?library/|docker\.io/)?python:(3\.[0-9]{1,2})-slim(?:-([a-z]+))?\Z")
+_NAME = re.compile(r"(?:(?:docker\.io/)?library/|docker\.io/)?python:(2\.7|3\.[0-9]{1,2})-slim(?:-([a-z]+))?\Z")
 
 
 class Bases:
@@ -69,7 +75,7 @@ class Bases:
         for interpreter in self._found.interpreters:
             suite = next((name for name in self._suites if self._obstacle(interpreter, name) is None), None)
             (others if suite is None else usable).append(_python(interpreter, suite or self._suites[0]))
-        return (*usable, *self._images(), *others)
+        return (*usable, *self._images(), *older_pythons(self._config.build.suite, self._config.bases.older), *others)
 
     def stand(self, python: Python, architecture: str) -> Foundation:
         """What an image with an interpreter stands on (`make_plan`); asks a registry what a name means the first time
@@ -91,6 +97,8 @@ class Bases:
             steps.append(interpreter_step(server, Stage.SERVER))
         if python.origin == "folder" and python != server:
             steps.append(interpreter_step(python, Stage.INTERPRETER))
+        if python.origin == "packages":
+            steps.append(older_step(python))
         return Foundation(base, python, server, tuple(steps))
 
     def image(self, ref: BaseRef, folder: Path) -> BaseImage:
@@ -285,13 +293,23 @@ class Bases:
         own = debian_python(suite)
         if own.version in SERVER_PYTHONS:
             return own
-        for interpreter in self._found.interpreters:
-            if interpreter.version in SERVER_PYTHONS and self._obstacle(interpreter, suite) is None:
-                return self._identified(interpreter, suite)
+        if interpreter := self._serves(suite):
+            return self._identified(interpreter, suite)
         needs = f"{SERVER_PYTHONS[0]} to {SERVER_PYTHONS[-1]}"
         raise DetectError(
             f"no notebook server runs on Debian {suite}: it has Python {own.version}, the server needs {needs}",
             hint=f"name a folder with one that runs on glibc {SUITES[suite].glibc} (uv's do) in bases.pythons",
+        )
+
+    def _serves(self, suite: str) -> Interpreter | None:
+        """What the notebook server can run on where a suite's own Python is too old."""
+        return next(
+            (
+                interpreter
+                for interpreter in self._found.interpreters
+                if interpreter.version in SERVER_PYTHONS and self._obstacle(interpreter, suite) is None
+            ),
+            None,
         )
 
     def _images(self) -> Iterator[Python]:
@@ -305,6 +323,10 @@ class Bases:
             suite = self._config.build.suite
             for version in OFFICIAL.get(suite, ()):
                 yield _of_image(version, suite, f"python:{version}-slim-{suite}")
+            for suite, versions in OFFICIAL_OLD.items():
+                if self._serves(suite):
+                    for version in versions:
+                        yield _of_image(version, suite, f"python:{version}-slim-{suite}")
 
     def _obstacle(self, interpreter: Interpreter, suite: str) -> str | None:
         if interpreter.architecture != self._architecture:
@@ -323,7 +345,7 @@ class Bases:
         return found
 
     def _shared(self, name: str) -> Sequence[Path]:
-        return [store / name for store in self._config.store.site]
+        return [store / name for store in self._config.store.site if vouched(store / name, store)]
 
     def _mine(self, name: str) -> Path | None:
         """A folder of the store, if there is one: to look at a plan makes none."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from hpcbinder.interpreters.look import Interpreter, NotUsable, look, stamp
 from hpcbinder.model import to_json
 
-_PROGRAM = re.compile(r"python(3\.[0-9]{1,2})\Z")
+_PROGRAM = re.compile(r"python(2\.7|3\.[0-9]{1,2})\Z")
 _SEVERAL = 500
 """Entries of a folder that are looked at: more are no folder of interpreters."""
 
@@ -53,7 +53,9 @@ def find_interpreters(folders: Sequence[Path], *, cache: Path | None = None) -> 
             problems[os.fspath(folder)] = (error.strerror or str(error)).lower()
             continue
         if not candidates:
-            problems[os.fspath(folder)] = "holds no interpreter: there is no bin/python3.X in it or one level below"
+            problems[os.fspath(folder)] = (
+                "holds no interpreter: there is no bin/python2.7 or bin/python3.X in it or one level below"
+            )
         for prefix, version in candidates:
             if (prefix, version) in seen:
                 continue

@@ -25,9 +25,9 @@ LIBRARIES: Mapping[str, frozenset[str]] = {
 }
 """Suite -> libraries that CPython can be linked with and that every base of the suite has."""
 
-NEEDED = ("_bz2", "_ctypes", "_hashlib", "_lzma", "_sqlite3", "_ssl", "zlib")
-"""Extension modules that a kernel or ordinary packages do not go without. The others (`_tkinter`, `nis`, …) are left
-out where a base has no library for them, as Debian leaves them to packages of their own."""
+NEEDED = ("_bz2", "_ctypes", "_hashlib", "_lzma", "_sqlite3", "_ssl", "bz2", "zlib")
+"""Extension modules that a kernel or ordinary packages do not go without (`bz2` is Python 2's). The others (`_tkinter`,
+`nis`, …) are left out where a base has no library for them, as Debian leaves them to packages of their own."""
 
 
 def obstacle(interpreter: Interpreter, suite: str) -> str | None:

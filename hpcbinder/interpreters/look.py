@@ -19,9 +19,9 @@ _SECONDS = 30
 """An interpreter on a slow shared file system takes some to start for the first time."""
 
 _ASK = """\
-import json, sys, sysconfig
+import json, platform, sys, sysconfig
 print(json.dumps({
-    "implementation": sys.implementation.name,
+    "implementation": platform.python_implementation().lower(),
     "version": sys.version_info[:3],
     "level": sys.version_info[3],
     "stdlib": sysconfig.get_path("stdlib"),
@@ -116,7 +116,9 @@ def stamp(prefix: Path, version: str) -> str:
 
 def _ask(program: Path) -> dict[str, Any]:
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
-    argv = [os.fspath(program), "-I", "-S", "-B", "-c", _ASK]
+    # Python 2 has no -I, which is these two and no folder of the script's.
+    alone = ["-E", "-s"] if program.name.startswith("python2") else ["-I"]
+    argv = [os.fspath(program), *alone, "-S", "-B", "-c", _ASK]
     try:
         done = subprocess.run(
             argv, env=environment, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS
