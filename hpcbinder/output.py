@@ -12,6 +12,13 @@ _TELLING = re.compile(
     r"error|fatal|fail|not found|no such|denied|refused|cannot|could not|conflict|because|×|╰|^E:", re.I
 )
 
+_UNREACHED = re.compile(
+    r"could ?n.t resolve|could not resolve|unable to resolve|(temporary failure|failure) in name resolution|"
+    r"name or service not known|network is unreachable|no route to host|could not connect to|failed to connect to|"
+    r"failed to establish a new connection|getaddrinfo (EAI_AGAIN|ENOTFOUND)|dns error",
+    re.I,
+)
+
 
 def clean(raw: bytes, hidden: Collection[str], prefix: str = "") -> str:
     """A line of output, safe to print: no control characters, no passwords, of a progress bar its last state.
@@ -31,7 +38,22 @@ def clean(raw: bytes, hidden: Collection[str], prefix: str = "") -> str:
 
 
 def telling(lines: Collection[str]) -> list[str]:
-    """Up to three lines from the end of a step's output that say what went wrong."""
+    """Up to three lines from the end of a step's output that say what went wrong, and what we said of it ourselves (the
+    line of a script, say)."""
     end = [line.strip() for line in lines][-15:]
-    marked = [line for line in end if _TELLING.search(line)]
-    return (marked or end)[-3:]
+    own = [line for line in end if line.startswith("hpcbinder: ")][-1:]
+    said = [line for line in end if line not in own]
+    marked = [line for line in said if _TELLING.search(line)]
+    return [*(marked or said)[-3:], *own]
+
+
+def advice(status: int, lines: Collection[str]) -> str | None:
+    """What to do about a step that ended with this exit status after these words; None if nothing is known."""
+    if status == 137:
+        return "it was killed, perhaps for want of memory"
+    if any(_UNREACHED.search(line) for line in list(lines)[-30:]):
+        return (
+            "a server could not be reached from the build: give it a network or a proxy (build.network, "
+            "site.http_proxy), or put what is fetched into the repository"
+        )
+    return None

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from hpcbinder.plan import DetectError, Draft, Repo, show
+
+_OF_REPO2DOCKER = ("CONDA_DIR", "KERNEL_PYTHON_PREFIX", "NB_PYTHON_PREFIX")
+"""Variables of its images (buildpacks/base.py, conda/__init__.py) that name the folder of the environment."""
 
 
 def plan(repo: Repo, draft: Draft) -> None:
@@ -18,4 +23,9 @@ def plan(repo: Repo, draft: Draft) -> None:
         draft.used(path, 'runs before every kernel and server; it never says exec "$@", so nothing may run after it')
     else:
         draft.used(path, "runs before every kernel and server")
+    for name in _OF_REPO2DOCKER:
+        if re.search(rf"\b{name}\b", text):
+            draft.set_env(name, "/opt/env")
+    if "/home/jovyan" in text:
+        draft.unused(path, "what it looks for in /home/jovyan, a folder of repo2docker's images, is in /srv/repo")
     draft.set_start(path)

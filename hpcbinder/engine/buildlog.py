@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from hpcbinder.errors import BuildError
-from hpcbinder.output import clean, telling
+from hpcbinder.output import advice, clean, telling
 from hpcbinder.text import one_line
 
 _KEPT = 60
@@ -73,8 +73,7 @@ class BuildLog:
         status = re.search(r"exit code: (\d+)", failed.error)
         if not failed.is_step or status is None:
             return BuildError(f"the build failed at {failed.title}: {failed.error}")
-        killed = "it was killed, perhaps for want of memory"
-        hint = killed if status[1] == "137" else None
+        hint = advice(int(status[1]), failed.lines)
         end = " / ".join(telling(failed.lines)) or "it said nothing"
         return BuildError(f"step {failed.title} failed with exit status {status[1]}: {end}", hint=hint)
 

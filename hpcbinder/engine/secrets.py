@@ -120,6 +120,13 @@ def _environment(site: SiteConfig, has_apt: bool, url: Callable[[str], str]) -> 
         values["APT_CONFIG"] = f"{_SITE}/apt.conf"
     if site.pip_index_url:
         values.update(dict.fromkeys(("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), url(site.pip_index_url)))
+    for name, mirror in (
+        ("HPCBINDER_CRAN", site.cran_mirror),
+        ("HPCBINDER_JULIA", site.julia_mirror),
+        ("JULIA_PKG_SERVER", site.julia_package_server),
+    ):
+        if mirror:
+            values[name] = url(mirror)
     for name, proxy in (("http_proxy", site.http_proxy), ("https_proxy", site.https_proxy)):
         if proxy:
             values.update(dict.fromkeys((name, name.upper()), url(proxy)))

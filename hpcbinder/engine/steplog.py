@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from hpcbinder.engine.pinned import unpinned
 from hpcbinder.errors import BuildError
-from hpcbinder.output import clean, telling
+from hpcbinder.output import advice, clean, telling
 from hpcbinder.text import one_line
 
 _KEPT = 60
@@ -71,7 +71,7 @@ class StepLog:
         if match is None or self._title is None:
             return BuildError(f"the build failed: {one_line(said, 500)}")
         status = "137" if self._killed else match[1]
-        hint = "it was killed, perhaps for want of memory" if status == "137" else None
+        hint = advice(int(status), self._lines)
         end = " / ".join(telling(self._lines)) or "it said nothing"
         return BuildError(f"step {self._title} failed with exit status {status}: {end}", hint=hint)
 
