@@ -1,6 +1,7 @@
 """Images of squashed packages against engines and `uv pip install`, in the same run.
 
-    python -m benchmarks.assemble [--quick] [--part PART]… [--rounds N] [--out FOLDER] [--scratch FOLDER] [--docs]
+    python -m benchmarks.assemble [--quick] [--part PART]… [--rounds N] [--out FOLDER] [--scratch FOLDER] [--keep]
+                                  [--docs]
 
 | part | what |
 |---|---|
@@ -12,7 +13,8 @@
 Prints tables, and for each claim whether the figures of this run bear it out; writes the same, all figures and the plot
 to a folder. Packages come from the index of the configuration. A whole run takes about three quarters of an hour on two
 cores, most of it downloads and the imports of `check`; `--quick` (10 and 40 packages, 5 courses, one environment) ten
-minutes. It wants 20 GB of disk for a while. As root it borrows Apptainer, a Docker daemon and an ordinary user of the
+minutes. With `--keep` the parts and environments that are not asked for stay as the last run in the folder found them,
+so that `check`, which a busy machine does not change, need not be part of a quiet hour. It wants 20 GB of disk for a while. As root it borrows Apptainer, a Docker daemon and an ordinary user of the
 tests' rig, and an XFS of its own where mkfs.xfs is; what cannot be had is said and left out.
 """  # noqa: E501
 
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmark-results/assemble"))
     parser.add_argument("--scratch", type=Path, help="on a disk with 20 GB (default: the rig's folder)")
+    parser.add_argument("--keep", action="store_true", help="what is not measured now is the last run's")
     parser.add_argument("--docs", action="store_true", help="put tables and the plot into docs/ too")
     options = parser.parse_args()
     begin = time.monotonic()
@@ -68,9 +71,12 @@ def main() -> None:
         stack.callback(rig.close)
         results = Results(machine(Tools(scratch, rig, stack), options.rounds))
         results.machine["compression"] = options.compression
+        parts = options.part or PARTS
+        names = options.environment or (["data"] if options.quick else list(ENVIRONMENTS))
+        if options.keep and (options.out / "results.json").exists():
+            results.keep(Results.read(options.out / "results.json"), parts, names)
         measures = Measures(scratch, rig, results, options.rounds)
         counts = options.count or ((10, 40) if options.quick else COUNTS)
-        names = options.environment or (["data"] if options.quick else list(ENVIRONMENTS))
         steps: dict[str, Callable[[], object]] = {
             "seen": measures.seen,
             "unseen": lambda: measures.unseen(counts, options.compression),
@@ -80,7 +86,7 @@ def main() -> None:
             "check": lambda: results.equal.extend(check(name, scratch, rig) for name in names),
         }
         for part in PARTS:
-            if part in (options.part or PARTS):
+            if part in parts:
                 steps[part]()
                 results.machine["seconds"] = round(time.monotonic() - begin)
                 results.write(options.out / "results.json", judge(results))  # so that what ends early is not lost

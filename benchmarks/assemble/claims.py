@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from benchmarks.assemble.courses import NO_REFLINKS
 from benchmarks.assemble.figures import SEEN, UNSEEN, Results, wall
 from benchmarks.convert.claims import Claim, Line
 
-_SECONDS, _FASTER, _SLOWER, _MEMORY = 5.0, 30.0, 1.5, 300e6
+_SECONDS, _FASTER, _SLOWER, _MEMORY, _SHARE = 5.0, 30.0, 1.5, 300e6, 0.25
 
 
 def judge(results: Results) -> list[Claim]:
     """All claims for which there are figures."""
-    found = [*_seen(results), *_unseen(results), *_growth(results), *_memory(results)]
+    found = [*_seen(results), *_unseen(results), *_growth(results), *_memory(results), *_courses(results)]
     for equal in results.equal:
         text = "the tree that `uv pip install` leaves; it works under Apptainer"
         measured = f"{equal.packages} packages, {equal.files:,} files, {len(equal.different)} differences"
@@ -82,4 +83,16 @@ def _memory(results: Results) -> list[Claim]:
         if own:
             text = "at most 300 MB of memory in the process that squashes and merges"
             found.append(Claim(text, f"{count} packages", f"{max(own) / 1e6:.0f} MB", max(own) <= _MEMORY))
+    return found
+
+
+def _courses(results: Results) -> list[Claim]:
+    found = []
+    for each in results.courses:
+        # Without reflinks each SIF is a copy of its own, and only the layers are shared.
+        copied = each.file_system == NO_REFLINKS
+        taken, what = (each.layers, "the layers of a store") if copied else (each.used, "a store")
+        text = f"courses that share most packages: {what} with all of them takes at most a quarter of their SIFs"
+        measured = f"{taken / each.alone:.2f} ({taken / 1e9:.1f} GB; {each.alone / 1e9:.1f} GB)"
+        found.append(Claim(text, f"{each.images} courses", measured, taken <= _SHARE * each.alone))
     return found

@@ -22,6 +22,8 @@ from benchmarks.environment import Repository
 from hpcbinder.catalog import Catalog
 from hpcbinder.statistics import statistics
 
+NO_REFLINKS = "no reflinks"
+"""The file system of a store whose files are copies."""
 _ROOM = 64 << 30
 """Bytes that the file system of its own may have; the file that it is in has only what is written."""
 
@@ -85,4 +87,4 @@ def _place(scratch: Path) -> Iterator[tuple[Path, str]]:
                 subprocess.run(["umount", str(folder)], check=False)
                 image.unlink()
             return
-    yield folder, "no reflinks"
+    yield folder, NO_REFLINKS

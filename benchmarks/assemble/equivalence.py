@@ -33,6 +33,7 @@ from tests.rig import Rig, RigError, User
 ROOT = Path(__file__).parents[2]
 
 _SOUND = "No broken requirements found."
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST = 3000.0
 """Seconds of a look at an image."""
 
@@ -90,7 +91,7 @@ class Equal:
         imported: How many packages were imported; those without a module of their own count.
         failed: Package -> why it is not imported in the image, though it is in uv's environment.
         neither: Package -> why it is imported in neither.
-        extensions: JupyterLab's extensions.
+        extensions: JupyterLab's extensions; 0 where they were not counted.
         bad: Those that it says are not right.
         kernels: That Jupyter lists.
         seconds: All of it took.
@@ -182,7 +183,8 @@ def _run(found: Equal, lock: Lock, prefix: Path, folder: Path, rig: Rig) -> Equa
         neither = {name: why for name, why in failed.items() if name in json.loads(there.stdout)["failed"]}
     here = {package.name: package.version for package in lock.packages}
     listed = _output(user, [*inside, "/opt/jupyter/bin/jupyter", "labextension", "list", "--verbose"], errors=True)
-    lines = [line.strip() for line in listed.splitlines() if re.search(r"\b(enabled|disabled)\b", line)]
+    plain = _COLOUR.sub("", listed).splitlines()
+    lines = [line.strip() for line in plain if re.search(r"\b(enabled|disabled)\b", line)]
     kernels = json.loads(_output(user, [*inside, "/opt/jupyter/bin/jupyter", "kernelspec", "list", "--json"]))
     return Equal(
         **{

@@ -96,6 +96,26 @@ class Results:
         found = [of(each) for each in self.select(**values)]
         return statistics.median(found) if found else None
 
+    def keep(self, last: Results, parts: Iterable[str], environments: Iterable[str]) -> None:
+        """Take over what another run found, but for what is measured now.
+
+        Args:
+            last: That run.
+            parts: What is measured now: `seen`, `unseen`, `courses`, `check`.
+            environments: Which are checked now, if `check` is among these.
+        """
+        # What was not seen is measured again as seen, where the merge alone is looked at.
+        now = {"merge"} if "unseen" in parts else set()
+        now |= {"hpcbinder", "docker", "apptainer"} if "seen" in parts else set()
+        self.figures += [
+            each
+            for each in last.figures
+            if not (each.part == UNSEEN and "unseen" in parts or each.part == SEEN and each.tool in now)
+        ]
+        self.courses += [] if "courses" in parts else last.courses
+        again = set(environments) if "check" in parts else set()
+        self.equal += [each for each in last.equal if each.name not in again]
+
     def write(self, path: Path, claims: Iterable[Any] = ()) -> None:
         """Keep it, with what is claimed on its ground."""
         value = {**dataclasses.asdict(self), "claims": [dataclasses.asdict(claim) for claim in claims]}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks import page
 from benchmarks.assemble.claims import judge
+from benchmarks.assemble.equivalence import Equal
 from benchmarks.assemble.figures import Figure, Results
 from benchmarks.convert.claims import Claim
 
@@ -121,7 +122,7 @@ def _equal(results: Results) -> str:
                 ("sound" if each.check == "No broken requirements found." else "**broken**") if run else "",
                 f"{each.versions}" if run else "",
                 f"{each.imported}" + (f" ({len(each.neither)} in neither)" if each.neither else "") if run else "",
-                f"{each.extensions}" + (f" ({len(each.bad)} bad)" if each.bad else "") if run else "",
+                _extensions(each) if run else "",
                 ", ".join(each.kernels),
             )
         )
@@ -131,6 +132,11 @@ def _equal(results: Results) -> str:
     return table + (
         "\n\nImported neither in the image nor in uv's environment:\n\n" + "\n".join(notes) if notes else ""
     )
+
+
+def _extensions(equal: Equal) -> str:
+    bad = f" ({len(equal.bad)} bad)" if equal.bad else ""
+    return f"{equal.extensions}{bad}" if equal.extensions else "not counted"
 
 
 if __name__ == "__main__":

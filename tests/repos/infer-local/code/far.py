@@ -1,0 +1,2 @@
+import iniconfig
+import mystery_of_a_script

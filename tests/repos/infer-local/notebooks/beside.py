@@ -1,0 +1,2 @@
+import scipy
+import mystery_of_a_module

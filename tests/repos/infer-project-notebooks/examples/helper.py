@@ -1,0 +1,2 @@
+import pillow_of_none
+import PIL

@@ -1,0 +1,2 @@
+def plot():
+    import seaborn

@@ -1,0 +1,3 @@
+#!/usr/bin/env python
+import numpy
+import cowsay

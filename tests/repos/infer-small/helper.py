@@ -1,0 +1,5 @@
+import toolz
+
+
+def shout(value):
+    return f"{toolz.identity(value)}!"
