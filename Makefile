@@ -10,7 +10,7 @@ test:
 
 # The tests with random input, on five times as much of it.
 nightly:
-	@HYPOTHESIS_PROFILE=nightly scripts/test tests/squashfs tests/convert tests/image tests/plan tests/lock
+	@HYPOTHESIS_PROFILE=nightly scripts/test tests/squashfs tests/convert tests/image tests/plan tests/lock tests/conformance
 
 # A whole cluster on this machine to try things on (tests/rig/README.md), and its end.
 rig:

@@ -22,12 +22,13 @@ from hpcbinder.errors import BuildError, HpcbinderError, UsageError
 from hpcbinder.image import ARCHITECTURES, image_packages
 from hpcbinder.lock import Resolver, read_locks
 from hpcbinder.model import Checkout, Entry, Plan, RegisteredKernel
-from hpcbinder.plan import Pack, load_packs, make_plan
+from hpcbinder.plan import Pack, date_of, load_packs, make_plan
 from hpcbinder.progress import Clock, Reporter
 from hpcbinder.publish import may_push, publish
 from hpcbinder.register import image_kernels, import_into_gateway, register_kernels, unregister_kernels
 from hpcbinder.registry import Reference
-from hpcbinder.runtime import choose_compression
+from hpcbinder.runtime import choose_compression, gpu_shortcoming
+from hpcbinder.scheduler import Resources
 from hpcbinder.source import fetch
 from hpcbinder.text import one_line
 
@@ -39,6 +40,7 @@ class Request:
     Attributes:
         source: URL, `gh:org/repo` or folder.
         without: Buildpacks that must not take part.
+        chosen: Buildpacks whose files alone count; none for all.
         rebuild: Build even if the catalog has the image.
         register: Register kernels at the end.
         kernel_prefix: Where (`PREFIX/share/jupyter/kernels`); None is the person's own Jupyter folder.
@@ -53,6 +55,7 @@ class Request:
     ref: str | None = None
     subdir: str | None = None
     without: tuple[str, ...] = ()
+    chosen: tuple[str, ...] = ()
     rebuild: bool = False
     register: bool = True
     kernel_prefix: Path | None = None
@@ -83,7 +86,10 @@ def plan_source(
             reporter=reporter,
             site=config.site,
             source=config.source,
+            history=config.build.as_of in ("auto", "commit"),
         )
+    days = int(config.build.as_of_age.removesuffix("d"))
+    as_of = date_of(config.build.as_of, checkout, now=time.time(), days=days)
     architecture = _architecture()
     with clock("plan"):
         bases = Bases(config, architecture, reporter, refresh=request.refresh)
@@ -97,16 +103,27 @@ def plan_source(
             suite=config.build.suite,
             architecture=architecture,
             without=request.without,
+            chosen=request.chosen,
             suites=config.bases.suites,
             pythons=bases.pythons,
             resolver=resolver if request.lock else None,
             conda=conda if request.lock else None,
+            translate_conda=config.conda.mode == "pypi",
             stand=bases.stand,
             outside=bases.outside,
+            as_of=as_of,
+            mpi=config.mpi.abi,
         )
     steps = f"Python {plan.python.version}, {len(plan.steps)} steps"
     what = f"{plan.own.path} of the repository" if plan.own else steps
     reporter.phase("plan", f"{plan.id}: {plan.base.name}, {what}")
+    if plan.inferred:
+        guessed = ", ".join(found.requirement for found in plan.inferred if not found.certain)
+        told = f", by their names alone: {one_line(guessed, 300)}" if guessed else ""
+        count = f"{len(plan.inferred)} package{'s' * (len(plan.inferred) != 1)}"
+        reporter.phase(
+            "plan", f"no file names {count} that the code imports: installed all the same{told} (hpcbinder init)"
+        )
     return checkout, plan
 
 
@@ -264,14 +281,21 @@ def _make(
         asked=plan.asked,
         python=plan.python if plan.own is None else None,
         compression=compression.record(),
+        as_of=plan.as_of.date if plan.as_of is not None else None,
     )
     return catalog.add(entry, folder)
 
 
 def register(
-    entry: Entry, config: Config, catalog: Catalog, reporter: Reporter, prefix: Path | None, name: str | None
+    entry: Entry,
+    config: Config,
+    catalog: Catalog,
+    reporter: Reporter,
+    prefix: Path | None,
+    name: str | None,
+    job: Resources | None = None,
 ) -> tuple[RegisteredKernel, ...]:
-    """Register the entry's kernels and keep in the catalog where they are.
+    """Register the entry's kernels, to be started here or as jobs, and keep in the catalog where they are.
 
     Returns:
         Those registered now; the image may have others.
@@ -281,9 +305,11 @@ def register(
         RunError: No runtime here can run it.
     """
     with catalog.working():
-        kernels = register_kernels(entry, config=config, prefix=prefix or config.kernels.prefix, name=name)
+        kernels = register_kernels(entry, config=config, prefix=prefix or config.kernels.prefix, name=name, job=job)
         for kernel in kernels:
             reporter.phase("register", f"{kernel.name}: {kernel.display_name}")
+        if kernels and job is None and (lacking := gpu_shortcoming(entry, config.runtime)):
+            reporter.phase("register", lacking)
         kept = [k for k in entry.registered if k.path not in {new.path for new in kernels}]
         catalog.update(replace(entry, registered=(*kept, *kernels)))
     return kernels

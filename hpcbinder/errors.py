@@ -47,6 +47,10 @@ class DetectError(HpcbinderError):
     exit_code = 4
 
 
+class OldMetadataError(DetectError):
+    """What is asked for has metadata that only an old pip reads."""
+
+
 class BuildError(HpcbinderError):
     """No engine, no base, or a step of the build failed."""
 

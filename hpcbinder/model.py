@@ -36,6 +36,36 @@ def fingerprint(value: Any) -> str:
 
 
 @dataclass(frozen=True)
+class Change:
+    """When those files of a source were changed last that say what runs: notebooks, code and configuration.
+
+    Attributes:
+        time: Unix time (s); 0 if nothing says it.
+        what: What the time is of, for a person: `fit.ipynb in 0123456789ab`.
+        doubt: Why the change may have been earlier, "" if it was just then.
+    """
+
+    time: int
+    what: str
+    doubt: str = ""
+
+
+@dataclass(frozen=True)
+class AsOf:
+    """Of which time versions are that nothing locks.
+
+    Attributes:
+        date: Latest time (RFC 3339 in UTC, `2018-03-05T23:59:59Z`) that a version may be of, "" for any.
+        reason: Why, for a person.
+        exact: A person named the date: to find none of that time is an error.
+    """
+
+    date: str
+    reason: str
+    exact: bool = False
+
+
+@dataclass(frozen=True)
 class Checkout:
     """A source's files on disk, and where they came from.
 
@@ -53,6 +83,7 @@ class Checkout:
         subdir: POSIX path below the repository's root, "" for the root.
         timestamp: Unix time (s) of the commit, of the newest file for a folder without one.
         notes: What was decided while fetching: files that stand for others, and whether those were fetched.
+        changed: When what runs was changed last; None if nobody asked.
     """
 
     root: Path
@@ -65,6 +96,7 @@ class Checkout:
     subdir: str
     timestamp: int
     notes: tuple[Decision, ...] = ()
+    changed: Change | None = None
 
 
 class Stage(str, enum.Enum):
@@ -110,6 +142,9 @@ class Wanted:
         suite: Debian suite of the base, whose C library the wheels must run with.
         source: The repository (URL or folder, and subdirectory): what was resolved for it before is kept where it can
             be. No part of what identifies a resolution.
+        as_of: Time (RFC 3339 in UTC) before which a file of the index must have been uploaded, "" for any.
+        as_of_exact: It is an error if the index cannot be asked as of that time. No part of what identifies a
+            resolution.
     """
 
     ecosystem: str
@@ -121,6 +156,8 @@ class Wanted:
     architecture: str
     suite: str
     source: str
+    as_of: str = ""
+    as_of_exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +172,10 @@ class WantedConda:
         python: `X.Y` that is taken where the specs do not say which, if it can be.
         architecture: OCI name (`amd64`).
         suite: Debian suite of the base, whose C library the packages must run with.
+        export: The specs are all that an environment held somewhere: where they cannot be had any more, builds and
+            versions give way.
+        not_after: Unix time (s): packages that were made later are left aside; None for no such limit.
+        not_after_exact: It is an error if none of that time fit together.
     """
 
     specs: tuple[str, ...]
@@ -144,6 +185,9 @@ class WantedConda:
     python: str
     architecture: str
     suite: str
+    export: bool = False
+    not_after: int | None = None
+    not_after_exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,6 +228,8 @@ class Lock:
         unresolved: Normalised names of packages that cannot be had as wheels: they are built in the image's own build,
             with what is locked as constraints.
         inputs: Fingerprint of what was asked for; "" for one that was read from a file of the repository.
+        as_of: Time (RFC 3339 in UTC) before which all of it was uploaded, "" if that did not count.
+        note: What a person should know of that time.
     """
 
     ecosystem: str
@@ -194,6 +240,8 @@ class Lock:
     layers: tuple[tuple[str, ...], ...]
     unresolved: tuple[str, ...] = ()
     inputs: str = ""
+    as_of: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,9 +252,10 @@ class Python:
         version: `X.Y`.
         full: `X.Y.Z`.
         suite: Debian suite of the base it is in.
-        origin: `debian` (the base's own), `folder` (of interpreters, from the configuration), `image` (of a registry).
+        origin: `debian` (the base's own), `folder` (of interpreters, from the configuration), `image` (of a registry),
+            `packages` (of an older Debian release, in a folder of their own), `conda` (the environment's own).
         executable: Its path in the image.
-        source: Folder on this machine or image reference it comes from; "" for Debian's own.
+        source: Folder on this machine, image reference or release it comes from; "" for Debian's own.
         digest: Identity of its files (`sha256:…`); "" for Debian's own.
     """
 
@@ -435,6 +484,25 @@ class OwnDockerfile:
 
 
 @dataclass(frozen=True)
+class Inferred:
+    """A Python package that the repository's code is taken to want, as no file names any.
+
+    Attributes:
+        requirement: PEP 508, without URLs.
+        because: What in the code says so (`import yaml`).
+        file: The first file with it, below the repository's root.
+        cell: Number of its code cell, 0 in a script.
+        certain: The package is known to be what brings the module; else only its name is the same.
+    """
+
+    requirement: str
+    because: str
+    file: str
+    cell: int
+    certain: bool = True
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that would be done, and why. Made without running any code of the repository."""
 
@@ -467,6 +535,15 @@ class Plan:
     """The repository's own Dockerfile. With it there are no steps, and `base` and `python` say only what is known."""
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Ecosystem -> names of the packages that the repository itself asks for, sorted; the others came with them."""
+    inferred: tuple[Inferred, ...] = ()
+    """Python packages of which only the repository's code tells."""
+    chosen: tuple[str, ...] = ()
+    """Buildpacks whose files alone count, none for all; sorted."""
+    without: tuple[str, ...] = ()
+    """Buildpacks that were left out, sorted."""
+    as_of: AsOf | None = None
+    """Of which time versions are that nothing locks; its date is the one that counted, "" if there was nothing to find
+    versions of. None if nobody decided."""
 
     @property
     def id(self) -> str:
@@ -488,6 +565,9 @@ class Plan:
             "start": self.start,
             "labels": self.labels,
             **({"own": self.own} if self.own else {}),
+            # The manifest in the image says how to make it again.
+            **({"chosen": self.chosen} if self.chosen else {}),
+            **({"without": self.without} if self.without else {}),
         }
         return f"{self.name}-{fingerprint(identity)[:12]}"
 
@@ -569,6 +649,8 @@ class Entry:
         compression: `{"name": compressor and level ("gzip:6"), "why": sentence}`; {} where it was not recorded.
         parent: Id of the image that this one is with packages added; "" for one that was built.
         added: What was added to it or changed there: `numpy 2.2.6`.
+        as_of: Time (RFC 3339 in UTC) of which versions are that nothing locked, None if they were the newest or it was
+            not recorded.
     """
 
     id: str
@@ -597,3 +679,4 @@ class Entry:
     compression: Mapping[str, str] = field(default_factory=dict)
     parent: str = ""
     added: tuple[str, ...] = ()
+    as_of: str | None = None

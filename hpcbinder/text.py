@@ -28,3 +28,8 @@ def _escape(char: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def day_of(date: str) -> str:
+    """A time in RFC 3339 as a person wants to read it: without the hours where it is the end of a day."""
+    return date.removesuffix("T23:59:59Z")

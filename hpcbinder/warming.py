@@ -137,7 +137,7 @@ class _Task:
     """A file on one base.
 
     Attributes:
-        files: Name in the repository that stands for it -> content.
+        files: Name in the repository that stands for it -> content; none for what is not squashed ahead.
         bound: This base was asked for: that the file does not fit it is an error.
     """
 
@@ -181,6 +181,10 @@ def warm(wish: Favourites, config: Config, catalog: Catalog, reporter: Reporter,
     unfit: list[tuple[_Task, HpcbinderError]] = []
     with catalog.temporary() as scratch:
         for task in tasks:
+            if not task.files:
+                left = "wheels on top of a conda environment are squashed with the image"
+                warmed.parts.append(Part(task.file, str(task.ground), left=left))
+                continue
             try:
                 _warm(task, wish, config, chosen.options, catalog, scratch, warmed, reporter)
                 served.add(task.file)
@@ -294,19 +298,21 @@ def _tasks(file: str, wish: Favourites, grounds: Sequence[_Ground], stdin: bytes
 
 def _of_locks(file: str) -> Iterator[_Task]:
     """An image's locks, each on the base that it is for."""
-    for lock in read_locks(Path(file)):
-        if lock.ecosystem == "conda":
-            raise UsageError(
-                "the locks of a conda environment cannot be squashed ahead",
-                where=one_line(file, 200),
-                hint="give the environment.yml, or the explicit list, that it was made of",
-            )
+    locks = read_locks(Path(file))
+    conda = any(lock.ecosystem == "conda" for lock in locks)
+    for lock in locks:
         suite = next((name for name, suite in SUITES.items() if lock.platform.endswith(_glibc(suite.glibc))), None)
         if suite is None:
             raise UsageError(
                 f"a lock for {one_line(lock.platform, 80)} cannot be squashed ahead", where=one_line(file, 200)
             )
-        yield _Task(file, {"requirements.txt": _lines(lock).encode()}, _Ground(suite, lock.python), True)
+        if not conda:
+            yield _Task(file, {"requirements.txt": _lines(lock).encode()}, _Ground(suite, lock.python), True)
+        elif lock.ecosystem == "conda":
+            name = "conda-linux-64.lock" if lock.platform.startswith("x86_64-") else "conda-linux-aarch64.lock"
+            yield _Task(file, {name: _explicit(lock).encode()}, _Ground(suite), True)
+        else:
+            yield _Task(file, {}, _Ground(suite), True)
 
 
 def _glibc(version: str) -> str:
@@ -315,6 +321,12 @@ def _glibc(version: str) -> str:
 
 def _lines(lock: Lock) -> str:
     return "".join(f"{_line(package)}\n" for package in lock.packages)
+
+
+def _explicit(lock: Lock) -> str:
+    """Conda packages as an explicit list."""
+    lines = (f"{package.url}#{package.hashes[0].removeprefix('sha256:')}\n" for package in lock.packages)
+    return f"@EXPLICIT\n{''.join(lines)}"
 
 
 def _line(package: LockedPackage) -> str:

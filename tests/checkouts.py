@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcbinder.model import Checkout, Plan, Step
+from hpcbinder.model import AsOf, Checkout, Plan, Step
 from hpcbinder.plan import CondaResolver, Resolver, load_packs, make_plan
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -46,6 +46,7 @@ def plan_of(
     packs: Collection[Path] = (),
     resolver: Resolver | None = None,
     conda: CondaResolver | None = None,
+    as_of: AsOf | None = None,
     **changes: Any,
 ) -> Plan:
     """Write the files, and plan the folder; without a resolver, versions are left to the build."""
@@ -58,6 +59,7 @@ def plan_of(
         without=without,
         resolver=resolver,
         conda=conda,
+        as_of=as_of,
     )
 
 

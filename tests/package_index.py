@@ -25,12 +25,14 @@ TIME = (2020, 1, 1, 0, 0, 0)
 
 @dataclass
 class File:
-    """A file of a package: its name, bytes, metadata (of a wheel) and whether it is yanked."""
+    """A file of a package: its name, bytes, metadata (of a wheel), whether it is yanked, and when it was uploaded (""
+    if the index does not say it)."""
 
     name: str
     content: bytes
     metadata: bytes = b""
     yanked: bool = False
+    uploaded: str = "2020-01-01T00:00:00Z"
 
     @property
     def sha256(self) -> str:
@@ -63,16 +65,25 @@ class PackageIndex:
         tag: str = "py3-none-any",
         files: Mapping[str, str] | None = None,
         yanked: bool = False,
+        uploaded: str = "2020-01-01T00:00:00Z",
     ) -> File:
         """Publish a wheel that holds one module (and other files: path in the wheel -> text)."""
         content, metadata = _wheel(name, version, requires, tag, files or {})
         stem = name.replace("-", "_")
-        return self._add(name, File(f"{stem}-{version}-{tag}.whl", content, metadata, yanked))
+        return self._add(name, File(f"{stem}-{version}-{tag}.whl", content, metadata, yanked, uploaded))
 
-    def sdist(self, name: str, version: str = "1.0", *, requires: Sequence[str] = (), setup: str = "") -> File:
+    def sdist(
+        self,
+        name: str,
+        version: str = "1.0",
+        *,
+        requires: Sequence[str] = (),
+        setup: str = "",
+        uploaded: str = "2020-01-01T00:00:00Z",
+    ) -> File:
         """Publish a source archive, whose build begins with some lines of one's own."""
         content = _sdist(name, version, requires, setup)
-        return self._add(name, File(f"{name.replace('-', '_')}-{version}.tar.gz", content))
+        return self._add(name, File(f"{name.replace('-', '_')}-{version}.tar.gz", content, uploaded=uploaded))
 
     def ours(self) -> None:
         """Publish what is in every environment."""
@@ -110,7 +121,7 @@ class PackageIndex:
                 "url": f"../../files/{file.name}",
                 "hashes": {"sha256": file.sha256},
                 "size": len(file.content),
-                "upload-time": "2020-01-01T00:00:00Z",
+                **({"upload-time": file.uploaded} if file.uploaded else {}),
                 "yanked": file.yanked,
                 "core-metadata": {"sha256": hashlib.sha256(file.metadata).hexdigest()} if file.metadata else False,
             }

@@ -162,3 +162,46 @@ def test_claims_about_assembling_hold_by_the_figures_alone(
     page.write_text((ROOT / "docs/performance-assemble.md").read_text())
     benchmark("assemble.report", file, page)
     assert "does not hold" in page.read_text() or set(verdicts) == {"holds"}
+
+
+MACHINE = {"date": "", "cores": 2, "memory": 1, "system": "", "user": "", "programs": {}, "rounds": 1}
+COURSES = {"images": 50, "alone": 1000, "layers": 300, "used": 240, "empty": 1, "file_system": "XFS", "walls": [1.0]}
+
+
+def test_a_store_of_courses_is_judged_by_what_it_takes_and_the_layers_where_files_are_copies(tmp_path: Path) -> None:
+    courses = [COURSES, {**COURSES, "file_system": "no reflinks"}]
+    found = {"machine": MACHINE, "figures": [], "courses": courses, "equal": [], "left_out": []}
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    rows = [line for line in benchmark("assemble.report", tmp_path / "results.json").splitlines() if "hold" in line]
+    assert [row.split("|")[-2].strip() for row in rows] == ["holds", "**does not hold**"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "left", "courses", "environments"),
+    [
+        (["seen"], ["merge", "hpcbinder", "uv"], 1, ["data", "earth"]),
+        (["unseen", "courses"], ["hpcbinder", "docker"], 0, ["data", "earth"]),
+        (["check"], ["hpcbinder", "merge", "docker", "hpcbinder", "uv"], 1, ["data"]),
+    ],
+)
+def test_what_is_not_measured_again_is_the_last_run_s(
+    tmp_path: Path, parts: list[str], left: list[str], courses: int, environments: list[str]
+) -> None:
+    figures = [("seen", "hpcbinder"), ("seen", "merge"), ("seen", "docker"), ("unseen", "hpcbinder"), ("unseen", "uv")]
+    last = {
+        "machine": MACHINE,
+        "figures": [{**LINK, "wall": 1.0, "peak": 1, "part": part, "tool": tool} for part, tool in figures],
+        "courses": [COURSES],
+        "equal": [{**EQUAL, "name": name} for name in ("data", "earth")],
+        "left_out": [],
+    }
+    (tmp_path / "last.json").write_text(json.dumps(last))
+    keep = (
+        "import pathlib, sys\nfrom benchmarks.assemble.figures import Results\nfolder = pathlib.Path(sys.argv[1])\n"
+        "found = Results()\nfound.keep(Results.read(folder / 'last.json'), sys.argv[2:], ['earth'])\n"
+        "found.write(folder / 'now.json')\n"
+    )
+    subprocess.run([sys.executable, "-c", keep, str(tmp_path), *parts], cwd=ROOT, check=True)
+    now = json.loads((tmp_path / "now.json").read_text())
+    assert [figure["tool"] for figure in now["figures"]] == left
+    assert (len(now["courses"]), [each["name"] for each in now["equal"]]) == (courses, environments)

@@ -10,10 +10,22 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"squashfs", "sif", "model", "contract", "debian", "errors", "process", "progress", "text", "buildpacks"},
+    {
+        "squashfs",
+        "sif",
+        "model",
+        "contract",
+        "debian",
+        "errors",
+        "notebooks",
+        "process",
+        "progress",
+        "text",
+        "buildpacks",
+    },
     {"image", "catalog", "config", "output", "registry"},
     {"source", "plan", "convert", "runtime", "look"},
-    {"apt", "engine", "bases", "conda", "interpreters", "lock", "register", "wheels"},
+    {"apt", "engine", "bases", "conda", "interpreters", "lock", "register", "scheduler", "wheels"},
     {
         "builders",
         "build",
@@ -21,9 +33,11 @@ FLOORS = [
         "doctor",
         "extending",
         "gc",
+        "jupyter",
         "placing",
         "publish",
         "repointing",
+        "starting",
         "statistics",
         "transport",
         "verify",

@@ -116,6 +116,7 @@ def test_list_show_plan_and_config_speak_to_people(line: Line, contract_image: d
     shown = line.hpcbinder("show", id_[:-4]).stdout
     assert "six 1.17.0" in shown
     assert "apt.txt" in shown
+    assert "as of" in shown
     plan = line.hpcbinder("plan", line.repository("contract")).stdout
     for name in ("apt.txt", "requirements.txt", "postBuild", "start"):
         assert name in plan
@@ -281,7 +282,7 @@ def test_a_failing_step_is_one_line_with_its_output(line: Line) -> None:
     assert done.returncode == 5
     message = done.stderr.splitlines()[-1]
     assert "postBuild" in message or "postbuild" in message
-    assert "the reason it failed" in message
+    assert "the reason it failed / hpcbinder: postBuild:4: failed with status 3: exit 3" in message
     assert "Traceback" not in done.stderr
     (id_,) = re.findall(r"hpcbinder logs (failing-[0-9a-f]{12})", message)
     log = line.hpcbinder("logs", id_).stdout.splitlines()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcbinder.bases import Bases
+from hpcbinder.builders.asked import placed
 from hpcbinder.builders.dockerfile import build_with_engine
 from hpcbinder.builders.obstacle import ASSEMBLED, hint, obstacle, only_assembled
 from hpcbinder.catalog import Catalog
@@ -81,9 +82,14 @@ def build_image(
     if wanted == "auto":
         reporter.phase("build", f"an engine is needed: {reason}")
     engine = pick_engine(wanted, config, reporter)
-    image = build_with_engine(
-        plan, checkout, engine, bases_dir=catalog.bases_dir, scratch=scratch, config=config, reporter=reporter
-    )
+    try:
+        image = build_with_engine(
+            plan, checkout, engine, bases_dir=catalog.bases_dir, scratch=scratch, config=config, reporter=reporter
+        )
+    except BuildError as error:
+        if (told := placed(error, plan, checkout)) is None:
+            raise
+        raise told from error
     return Built(image, image.name, engine.name)
 
 
@@ -153,6 +159,10 @@ class _Assembling:
         )
         try:
             image = assembling.assemble(plan, self.checkout, runner)
+        except BuildError as error:
+            if (told := placed(error, plan, self.checkout)) is None:
+                raise
+            raise told from error
         finally:
             if runner is not None:
                 runner.close()

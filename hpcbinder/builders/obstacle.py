@@ -23,6 +23,8 @@ def obstacle(plan: Plan, *, running: bool = False) -> str | None:
         return f"{plan.own.path} of the repository has to be run"
     if plan.base.architecture not in ASSEMBLES:
         return f"packages for {plan.base.architecture} are not unpacked here"
+    if plan.python.origin == "packages" and any(s.assembly and s.stage is not Stage.SERVER for s in plan.steps):
+        return f"Python {plan.python.full}, which makes bytecode, is there only where steps are run"
     for step in plan.steps:
         # The server stands on what the base brings, and an image that a step reads is only in an engine.
         if (reason := has_to_run(plan, step)) and not (running and step.stage is not Stage.SERVER and not step.image):

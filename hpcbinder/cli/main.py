@@ -20,6 +20,7 @@ from hpcbinder.text import one_line
 COMMANDS = {
     "build": ("build", "Fetch, detect, plan, build, convert and register: from a link to a kernel."),
     "plan": ("plan", "Show what would be done and why, without doing it."),
+    "init": ("init", "Write config files to begin with: requirements.txt, runtime.txt, apt.txt."),
     "run": ("run", "Run a command, or JupyterLab, inside an image."),
     "verify": ("verify", "Say whether a repository's notebooks really run in its image."),
     "list": ("images", "List the images of the catalog."),

@@ -30,12 +30,31 @@ def selection_options(function: Function) -> Function:
                 multiple=True,
                 help="Leave a buildpack out, and with it the files it reads.",
             ),
+            click.option(
+                "--buildpack",
+                "chosen",
+                metavar="PACK",
+                multiple=True,
+                help="Let only this buildpack's files count, beside apt.txt, runtime.txt, postBuild and start; can be "
+                "repeated.",
+            ),
+            click.option(
+                "--conda",
+                type=click.Choice(["packages", "pypi"]),
+                expose_value=False,
+                callback=_conda,
+                help="What becomes of files that ask for conda packages: these, or Debian's and PyPI's counterparts.",
+            ),
             _leave("--no-submodules", "source.submodules", "Leave the folders of git submodules empty."),
             _leave("--no-lfs", "source.lfs", "Leave the pointers to files in Git LFS."),
         )
     ):
         function = decorate(function)
     return function
+
+
+def _conda(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.obj.setting({"conda.mode": value})
 
 
 def _leave(flag: str, key: str, text: str) -> Callable[[Function], Function]:
@@ -59,6 +78,14 @@ def lock_options(function: Function) -> Function:
                 "--no-lock", is_flag=True, help="Let the build find versions, instead of fixing them before it."
             ),
             click.option(
+                "--as-of",
+                metavar="WHEN",
+                expose_value=False,
+                callback=_as_of,
+                help="Time of the versions that nothing locks: commit (the newest change of notebooks, code or "
+                "configuration), a day (YYYY-MM-DD), or now; by default commit for what is older than half a year.",
+            ),
+            click.option(
                 "--locks",
                 metavar="FILE",
                 type=click.Path(path_type=Path),
@@ -68,6 +95,10 @@ def lock_options(function: Function) -> Function:
     ):
         function = decorate(function)
     return function
+
+
+def _as_of(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.obj.setting({"build.as_of": value})
 
 
 def kernel_options(function: Function) -> Function:

@@ -14,7 +14,7 @@ import click
 
 from hpcbinder.contract import LABEL_PREFIX, LEVEL_LABEL, OWN_LEVEL
 from hpcbinder.model import Entry, Lock, Python, to_json
-from hpcbinder.text import printable
+from hpcbinder.text import day_of, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,6 +126,7 @@ def show(entry: Entry, *, packages: bool = False, verified: Mapping[str, str] | 
         *([("level", _LEVELS[level])] if (level := _level(entry)) in _LEVELS else []),
         *([("base image", entry.base.image)] if entry.base.image else []),
         *([("python", _python(entry.python))] if entry.python else []),
+        *([("as of", day_of(entry.as_of) or "the newest versions")] if entry.as_of is not None else []),
         ("buildpacks", ", ".join(f"{p.name} {p.version} ({p.origin})" for p in entry.buildpacks)),
         ("image", f"{entry.image['name']}  {entry.image['digest']}"),
         ("built by", _builder(entry)),

@@ -33,6 +33,7 @@ def plan_command(
     ref: str | None,
     subdir: str | None,
     without: tuple[str, ...],
+    chosen: tuple[str, ...],
     refresh: bool,
     no_lock: bool,
     locks: Path | None,
@@ -46,10 +47,17 @@ def plan_command(
     from hpcbinder.progress import Clock
 
     request = Request(
-        source=source, ref=ref, subdir=subdir, without=without, refresh=refresh, lock=not no_lock, locks=locks
+        source=source,
+        ref=ref,
+        subdir=subdir,
+        without=without,
+        chosen=chosen,
+        refresh=refresh,
+        lock=not no_lock,
+        locks=locks,
     )
     # A plan is for looking, also for people who have no store yet: nothing is written but this.
-    with _temporary() as folder, session.reporter as reporter:
+    with temporary() as folder, session.reporter as reporter:
         checkout, plan = plan_source(request, session.config, folder, reporter, Clock())
         if as_json or form == "json":
             text = json.dumps({"id": plan.id, **to_json(plan)}, indent=2)
@@ -67,7 +75,7 @@ def plan_command(
 
 
 @contextmanager
-def _temporary() -> Iterator[Path]:
+def temporary() -> Iterator[Path]:
     """A folder that goes away however deep a repository's folders in it are (`tempfile`'s own fails at a thousand)."""
     from hpcbinder.catalog import remove_tree
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpcbinder.cli.completion import complete_id_or_source, one_of
+from hpcbinder.cli.jobs import Job, job_options
 from hpcbinder.cli.options import lock_options, runtime_option, selection_options
 from hpcbinder.cli.session import Session
 from hpcbinder.errors import UsageError
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
     from hpcbinder.build import Request
     from hpcbinder.catalog import Catalog
     from hpcbinder.model import Entry
+    from hpcbinder.scheduler import Resources
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @runtime_option
+@job_options
 @selection_options
 @lock_options
 @click.option(
@@ -31,6 +35,11 @@ if TYPE_CHECKING:
     help="What builds, if a source is to be built: auto, docker, podman, buildah.",
 )
 @click.option("--rebuild", is_flag=True, help="Build the source even if the catalog has its image.")
+@click.option(
+    "--mpi-check",
+    is_flag=True,
+    help="Instead of CMD: do the processes of an MPI job find each other? mpiexec -n 4 hpcbinder run --mpi-check ID",
+)
 @click.argument("what", metavar="ID|SRC", shell_complete=complete_id_or_source)
 @click.argument("command", metavar="[-- CMD...]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
@@ -42,19 +51,25 @@ def run_command(
     ref: str | None,
     subdir: str | None,
     without: tuple[str, ...],
+    chosen: tuple[str, ...],
     refresh: bool,
     no_lock: bool,
     locks: Path | None,
     engine: str | None,
     rebuild: bool,
+    mpi_check: bool,
+    job: Job | None,
 ) -> int:
     """Run CMD inside an image, or JupyterLab when there is none. Exits with the command's status.
+
+    With --on slurm CMD is the tasks of a job, on nodes that see the store; an image with MPI gets ranks that know each
+    other. Ending this command ends the job.
 
     The image is one of the catalog, named by its ID (the start is enough), or made of SRC as `build` makes it: at once
     if the catalog has it. No kernel is registered. With an option that says how to make it (--ref, --rebuild, …) it
     is a SRC, and so it is if it has a / or a : in it; else an ID, or a folder of that name if no ID begins so.
     """
-    from hpcbinder.runtime import execute, run_argv
+    from hpcbinder.runtime import execute, mpi_check_argv, run_argv
 
     session.setting({"runtime.name": runtime, "build.engine": engine})
     if command and command[0].startswith("-") and command[0] != "--":
@@ -63,8 +78,15 @@ def run_command(
             hint="options of `hpcbinder run` go before it",
         )
     words = command[1:] if command[:1] == ("--",) else command
+    if mpi_check:
+        if words:
+            raise UsageError("--mpi-check runs a command of its own", hint="leave out what stands behind the ID")
+        words = mpi_check_argv()
+    if job is not None and not words:
+        raise UsageError("a job needs a command to run", hint="hpcbinder run --on slurm ID -- CMD")
+    resources = None if job is None else job.resources(session.config.slurm)
     left_out = session.flags.keys() & {"source.submodules", "source.lfs"}
-    source = bool(ref or subdir or without or rebuild or refresh or no_lock or locks or left_out)
+    source = bool(ref or subdir or without or chosen or rebuild or refresh or no_lock or locks or left_out)
     entry = None if source else _image(what, session.catalog)
     if entry is None:
         from hpcbinder.build import Request
@@ -74,6 +96,7 @@ def run_command(
             ref=ref,
             subdir=subdir,
             without=without,
+            chosen=chosen,
             rebuild=rebuild,
             register=False,
             refresh=refresh,
@@ -82,9 +105,22 @@ def run_command(
         )
         entry = _built(session, request)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if job is not None and resources is not None:
+        return _on_slurm(session, entry, words, resources, job.mpi, terminal)
     argv = run_argv(entry, words or None, session.config.runtime, cwd=Path.cwd(), interactive=terminal)
     with session.catalog.running(entry):
         return execute(argv, terminal=terminal)
+
+
+def _on_slurm(
+    session: Session, entry: Entry, words: tuple[str, ...], resources: Resources, mpi: str, terminal: bool
+) -> int:
+    from hpcbinder.runtime import Command, execute
+    from hpcbinder.scheduler import task
+
+    with session.catalog.job() as folder, session.catalog.running(entry):
+        started = task(entry, words, resources, session.config.runtime, folder=folder, environ=os.environ, mpi=mpi)
+        return execute(Command(started.argv, started.env, cleanup=started.cancel), terminal=terminal)
 
 
 def _image(word: str, catalog: Catalog) -> Entry | None:

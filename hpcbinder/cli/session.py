@@ -17,6 +17,8 @@ OPTIONS = {
     "store.path": "--store",
     "build.engine": "--engine",
     "build.formats": "--format",
+    "conda.mode": "--conda",
+    "build.as_of": "--as-of",
     "build.compression": "--compression",
     "runtime.name": "--runtime",
 }

@@ -16,6 +16,7 @@ from hpcbinder.config.values import (
     Spec,
     matching,
     one_of,
+    read_as_of,
     read_bind,
     read_compression,
     read_flag,
@@ -135,6 +136,24 @@ class BuildConfig:
         ),
         "auto",
     )
+    as_of: str = _setting(
+        Spec(
+            '"auto", "commit", "now" or a date',
+            "Of which time versions are that nothing locks: commit is when notebooks, code or configuration were "
+            "changed last, now the newest, YYYY-MM-DD the end of that day (UTC); auto is commit once that is "
+            "older than `as_of_age` (docs/as-of.md).",
+            read_as_of,
+        ),
+        "auto",
+    )
+    as_of_age: str = _setting(
+        Spec(
+            "days",
+            "Age from which on a repository gets the versions of its time: a younger one gets the newest.",
+            matching(r"[0-9]{1,5}d", "a number of days such as 180d"),
+        ),
+        "180d",
+    )
     dockerd: str | None = _setting(
         Spec(
             "text",
@@ -176,6 +195,16 @@ class BasesConfig:
             separator=",",
         ),
         ("bookworm", "trixie"),
+    )
+    older: tuple[str, ...] = _setting(
+        Spec(
+            "list",
+            "Older Debian releases whose packages may bring a Python, into a folder of its own on the usual base: "
+            "bullseye has 2.7 and 3.9. Nobody mends these any more.",
+            one_of("bullseye"),
+            separator=",",
+        ),
+        ("bullseye",),
     )
     images: Mapping[str, str] = _setting(
         Spec(
@@ -245,6 +274,27 @@ class SiteConfig:
             usual=("UV_INDEX_URL", "PIP_INDEX_URL"),
         )
     )
+    cran_mirror: str | None = _setting(
+        Spec(
+            "URL",
+            "Mirror of CRAN instead of https://packagemanager.posit.co/cran/__linux__/{suite}/{date}. {suite} stands "
+            "for the image's Debian release, {date} for the day whose packages are wanted, or `latest`: a mirror whose "
+            "address has no {date} has only today's.",
+            matching(r"https?://[^\s'\"\\<>`$|;&]+", "a URL"),
+            optional=True,
+        )
+    )
+    julia_mirror: str | None = _setting(
+        Spec(
+            "URL",
+            "Folder of Julia's programs instead of https://julialang-s3.julialang.org/bin.",
+            matching(URL, "a URL"),
+            optional=True,
+        )
+    )
+    julia_package_server: str | None = _setting(
+        Spec("URL", "Julia package server instead of https://pkg.julialang.org.", matching(URL, "a URL"), optional=True)
+    )
     ca_certificates: Path | None = _setting(
         Spec(
             "path",
@@ -275,6 +325,15 @@ class SiteConfig:
 class CondaConfig:
     """Where conda packages come from (docs/conda.md)."""
 
+    mode: str = _setting(
+        Spec(
+            '"packages" or "pypi"',
+            "What becomes of files that ask for conda packages: `packages` takes these from the channels; `pypi` meets "
+            "them with Debian's packages and the Python index's, one by one, and refuses what has no counterpart.",
+            one_of("packages", "pypi"),
+        ),
+        "packages",
+    )
     channels: tuple[str, ...] = _setting(
         Spec(
             "list",
@@ -481,6 +540,22 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True)
+class MpiConfig:
+    """The MPI of images (docs/mpi-gpu.md)."""
+
+    abi: str = _setting(
+        Spec(
+            '"mpich" or "openmpi"',
+            "The MPI that an image gets whose repository needs one (mpi4py, …) and does not say which: mpich, whose "
+            "place the site's MPICH, Cray MPICH or Intel MPI can take, or openmpi, whose processes find each other by "
+            "PMIx.",
+            one_of("mpich", "openmpi"),
+        ),
+        "mpich",
+    )
+
+
+@dataclass(frozen=True)
 class BuildpacksConfig:
     """Where buildpacks come from, besides the built-in ones."""
 
@@ -533,6 +608,27 @@ class ShifterConfig:
     )
 
 
+def _named(what: str) -> Any:
+    return _setting(
+        Spec(
+            "text",
+            f"{what} of jobs (`--on slurm`) that name none.",
+            matching(r"[A-Za-z0-9_][A-Za-z0-9_.@%+,&|-]*", "a name"),
+            optional=True,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class SlurmConfig:
+    """What jobs of `--on slurm` ask for when nothing else is said."""
+
+    partition: str | None = _named("Partition")
+    account: str | None = _named("Account")
+    qos: str | None = _named("Quality of service")
+    constraint: str | None = _named("Features of the nodes")
+
+
 @dataclass(frozen=True)
 class Config:
     """The whole configuration; `Config()` is the built-in defaults alone.
@@ -549,9 +645,11 @@ class Config:
     source: SourceConfig = field(default_factory=SourceConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    mpi: MpiConfig = field(default_factory=MpiConfig)
     buildpacks: BuildpacksConfig = field(default_factory=BuildpacksConfig)
     kernels: KernelsConfig = field(default_factory=KernelsConfig)
     shifter: ShifterConfig = field(default_factory=ShifterConfig)
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -564,9 +662,11 @@ SECTIONS: dict[str, type[Any]] = {
     "source": SourceConfig,
     "registry": RegistryConfig,
     "runtime": RuntimeConfig,
+    "mpi": MpiConfig,
     "buildpacks": BuildpacksConfig,
     "kernels": KernelsConfig,
     "shifter": ShifterConfig,
+    "slurm": SlurmConfig,
 }
 
 

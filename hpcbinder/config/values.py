@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,25 @@ def read_bind(key: str, text: str, source: Source) -> str:
     # Apptainer splits its argument at commas, so a path with one cannot be bound.
     char = r"[^:,\x00-\x1f\x7f]"
     return str(matching(rf"/{char}+|/{char}*:/{char}+(:(ro|rw))?", "/SOURCE[:/TARGET[:ro|rw]]")(key, expanded, source))
+
+
+def read_as_of(key: str, text: str, source: Source) -> str:
+    """A word as it is; a day or a time of RFC 3339 as `YYYY-MM-DDTHH:MM:SSZ`, of a day its last second."""
+    if text in ("auto", "commit", "now"):
+        return text
+    day = re.fullmatch(r"\d{4}-\d\d-\d\d", text)
+    moment = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.\d+)?([Zz]|[+-]\d\d:\d\d)", text)
+    if day is None and moment is None:
+        raise source.refuse(key, f"must be commit, now, YYYY-MM-DD or a time as in RFC 3339, not {quoted(text)}")
+    try:
+        if moment is None:
+            when = datetime.fromisoformat(f"{text}T23:59:59+00:00")
+        else:
+            zone = "+00:00" if moment[3] in "Zz" else moment[3]
+            when = datetime.fromisoformat(f"{moment[1]}T{moment[2]}{zone}").astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        raise source.refuse(key, f"is no day of the calendar: {quoted(text)}") from None
+    return f"{when:%Y-%m-%dT%H:%M:%S}Z"
 
 
 def read_compression(key: str, text: str, source: Source) -> str:

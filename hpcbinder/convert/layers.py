@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from hpcbinder.catalog import mark_used
+from hpcbinder.catalog import mark_used, vouched
 from hpcbinder.convert.files import make_folder, sync_folder
 from hpcbinder.errors import ConvertError
 from hpcbinder.image import OciImage, check_digest
@@ -32,7 +32,7 @@ class LayerCache:
         folder: Shared by all who may use the layers; made if it is not there.
         options: How layers are squashed; part of every file's name.
         jobs: Threads that compress, None for one per usable core.
-        below: Folders of the same kind that are only read.
+        below: Folders of the same kind in the stores of sites, only to be read (`catalog.vouched`).
 
     Attributes:
         squashed: How many layers this one has squashed, rather than found or waited for.
@@ -56,7 +56,10 @@ class LayerCache:
 
     def _find(self, path: Path) -> Path | None:
         """A layer's file, here or below, if there is one."""
-        return next((place for folder in (self._folder, *self._below) if (place := folder / path.name).exists()), None)
+        if path.exists():
+            return path
+        places = ((folder / path.name, folder.parent) for folder in self._below)
+        return next((place for place, store in places if vouched(place, store)), None)
 
     def ensure(self, image: OciImage, scratch: Path, reporter: Reporter) -> list[Path]:
         """Have all layers of an image squashed.

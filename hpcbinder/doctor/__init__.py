@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcbinder.config import Config
-from hpcbinder.doctor import assembling, engines, namespaces, network, places, runtimes, squashfs, tools
+from hpcbinder.doctor import assembling, engines, gpus, namespaces, network, places, runtimes, squashfs, tools
 from hpcbinder.doctor.finding import Check, Finding, Machine, Status
 
 __all__ = ["Diagnosis", "Finding", "Status", "examine"]
@@ -29,6 +29,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("store", places.store),
     ("store", places.site_stores),
     ("kernels", places.kernels),
+    ("gpu", gpus.gpus),
     ("scheduler", tools.schedulers),
     ("tools", tools.hpcbinder),
     ("tools", tools.git),

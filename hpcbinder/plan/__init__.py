@@ -3,8 +3,32 @@
 This is also the API that buildpacks are written against (docs/buildpacks.md): they import from here and nowhere else.
 """
 
-from hpcbinder.errors import DetectError, RegistryError
-from hpcbinder.model import Assembly, Edit, Lock, LockedPackage, OutsideImage, Python, Sources, Stage, TextFile
+from hpcbinder.errors import DetectError, OldMetadataError, RegistryError
+from hpcbinder.model import (
+    Assembly,
+    Edit,
+    Inferred,
+    Lock,
+    LockedPackage,
+    OutsideImage,
+    Python,
+    Sources,
+    Stage,
+    TextFile,
+)
+from hpcbinder.notebooks import (
+    Import,
+    Notebook,
+    anywhere,
+    code_imports,
+    extensions,
+    is_local,
+    local_modules,
+    notebook_imports,
+    pip_installs,
+    plain_python,
+)
+from hpcbinder.plan.code import Code, Script
 from hpcbinder.plan.conda import ENGINE_SCRIPT, conda_list, conda_packages
 from hpcbinder.plan.context import (
     context_listing,
@@ -14,7 +38,8 @@ from hpcbinder.plan.context import (
     write_own_context,
     write_step,
 )
-from hpcbinder.plan.draft import CondaResolver, Draft, Provided, Resolver, SystemPackage
+from hpcbinder.plan.dating import RELEASED, UNDATED, WHEELS_AFTER, date_of
+from hpcbinder.plan.draft import Draft
 from hpcbinder.plan.environments import environment_fingerprint, server_fingerprint
 from hpcbinder.plan.explain import explain
 from hpcbinder.plan.foundation import Foundation, Stand, bootstrapped
@@ -33,10 +58,24 @@ from hpcbinder.plan.render import (
     stage_name,
     step_titles,
 )
-from hpcbinder.plan.repo import Repo
+from hpcbinder.plan.repo import Repo, parse_toml
 from hpcbinder.plan.server import PYTHONS as SERVER_PYTHONS
 from hpcbinder.plan.server import entrypoint_files, server_step
-from hpcbinder.plan.suites import BASE_VARIANT, SUITES, SUPPORTED, Suite, debian_python, served, too_old
+from hpcbinder.plan.shared import CondaResolver, Described, Provided, Resolver, SystemPackage, Translated
+from hpcbinder.plan.suites import (
+    BASE_VARIANT,
+    OLDER,
+    PYTHON_2,
+    SUITES,
+    SUPPORTED,
+    Suite,
+    debian_python,
+    has_old_metadata,
+    older_pythons,
+    served,
+    served_by_uv,
+    too_old,
+)
 from hpcbinder.plan.tree import Item, show
 from hpcbinder.plan.wheels import MACHINES, locked_wheels, marker_environment
 
@@ -45,11 +84,17 @@ __all__ = [
     "CMD",
     "ENGINE_SCRIPT",
     "MACHINES",
+    "RELEASED",
+    "OLDER",
+    "PYTHON_2",
     "SERVER_PYTHONS",
     "SUITES",
     "SUPPORTED",
+    "UNDATED",
+    "WHEELS_AFTER",
     "Assembly",
     "CondaResolver",
+    "Described",
     "DetectError",
     "Draft",
     "Edit",
@@ -57,6 +102,7 @@ __all__ = [
     "Item",
     "Lock",
     "LockedPackage",
+    "OldMetadataError",
     "OutsideImage",
     "Pack",
     "Provided",
@@ -70,11 +116,13 @@ __all__ = [
     "Suite",
     "SystemPackage",
     "TextFile",
+    "Translated",
     "apart_point",
     "bootstrapped",
     "conda_list",
     "conda_packages",
     "context_listing",
+    "date_of",
     "debian_python",
     "dockerfile",
     "entrypoint_files",
@@ -82,15 +130,19 @@ __all__ = [
     "environment_fingerprint",
     "environment_points",
     "explain",
+    "has_old_metadata",
     "load_packs",
     "locked_wheels",
     "make_plan",
     "marker_environment",
     "manifest",
+    "older_pythons",
     "on_own",
     "one_step",
+    "parse_toml",
     "run_script",
     "served",
+    "served_by_uv",
     "server_fingerprint",
     "server_point",
     "server_step",
@@ -104,4 +156,17 @@ __all__ = [
     "write_files",
     "write_own_context",
     "write_step",
+    "Code",
+    "Script",
+    "Import",
+    "Inferred",
+    "Notebook",
+    "anywhere",
+    "code_imports",
+    "extensions",
+    "is_local",
+    "local_modules",
+    "notebook_imports",
+    "pip_installs",
+    "plain_python",
 ]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from hpcbinder.errors import DetectError
 from hpcbinder.model import (
+    AsOf,
     Assembly,
     Cache,
     Decision,
+    Inferred,
     Lock,
     OutsideImage,
     OwnDockerfile,
@@ -24,109 +24,15 @@ from hpcbinder.model import (
     fingerprint,
 )
 from hpcbinder.plan.apart import check_apart
-from hpcbinder.plan.foundation import Foundation, Stand, bootstrapped
+from hpcbinder.plan.dating import UNDATED, for_python, seconds_of
 from hpcbinder.plan.repo import Repo
-from hpcbinder.plan.suites import OLDEST, served, too_old
+from hpcbinder.plan.shared import Described, Infer, Provided, Shared, SystemPackage, Translated
 
 WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
 _DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _DEBIAN_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+\Z")
 _FORBIDDEN_ENV = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LD_PRELOAD"})
-
-
-@dataclass(frozen=True)
-class SystemPackage:
-    """A Debian package that a buildpack wants.
-
-    Attributes:
-        name: Package name, without a version.
-        version: Exact version, "" for the suite's.
-        reason: Why, for a person.
-        pack: Who wants it.
-    """
-
-    name: str
-    version: str
-    reason: str
-    pack: str
-
-
-class Resolver(Protocol):
-    """Finds versions before anything is built (hpcbinder.lock has the one there is)."""
-
-    def __call__(self, wanted: Wanted) -> Lock:
-        """The exact versions of what is wanted, found without running any of it.
-
-        Raises:
-            DetectError: There are none that fit together.
-        """
-
-    def layered(self, lock: Lock) -> Lock:
-        """A lock from elsewhere, in layers that environments made before have already."""
-
-
-CondaResolver = Callable[[WantedConda], tuple[Lock, tuple[str, ...]]]
-"""Finds conda packages (hpcbinder.conda has the one there is): what is wanted -> the lock, and what is to be said of
-it. Raises DetectError where none fit together."""
-
-
-@dataclass(frozen=True)
-class Provided:
-    """An environment at `/opt/env` that a pack makes whole, with its interpreter: others only add to it.
-
-    Attributes:
-        pack: Who makes it.
-        path: The repository's file that says what is in it.
-        packages: Python packages in it: normalised name (PEP 503) -> version.
-        requirements: Text of a requirements file: what pip is to install into it. Its line numbers are those of `path`.
-    """
-
-    pack: str
-    path: str
-    packages: Mapping[str, str]
-    requirements: str = ""
-
-
-@dataclass
-class Shared:
-    """What all packs of one plan write on together."""
-
-    pythons: tuple[Python, ...]
-    python: Python
-    architecture: str
-    source: str
-    resolver: Resolver | None = None
-    conda: CondaResolver | None = None
-    provided: Provided | None = None
-    stand: Stand = bootstrapped
-    foundation: Foundation | None = None
-    locks: list[Lock] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
-    system: list[SystemPackage] = field(default_factory=list)
-    system_taken: bool = False
-    env: dict[str, str] = field(default_factory=dict)
-    kernels: list[str] = field(default_factory=list)
-    start: str | None = None
-    asked: dict[str, set[str]] = field(default_factory=dict)
-    outside: Callable[[str, str], str] | None = None
-    own: OwnDockerfile | None = None
-
-    def choose(self, python: Python) -> Foundation:
-        """Take an interpreter, and find out what an image with it stands on.
-
-        Raises:
-            DetectError: It cannot be had.
-        """
-        if too_old(python.version):
-            raise DetectError(
-                f"Python {python.version} is too old for a notebook's kernel",
-                hint=f"the oldest is {OLDEST}; there is Python {served(self.pythons)}",
-            )
-        self.foundation = self.stand(python, self.architecture)
-        self.python = self.foundation.python
-        return self.foundation
 
 
 class Draft:
@@ -149,6 +55,16 @@ class Draft:
         return self._shared.pythons
 
     @property
+    def mpi_abi(self) -> str:
+        """The MPI that the site wants where a repository does not say: `mpich` or `openmpi`."""
+        return self._shared.mpi_abi
+
+    @property
+    def locks(self) -> tuple[Lock, ...]:
+        """What was found so far, by this pack and those before it."""
+        return tuple(self._shared.locks)
+
+    @property
     def python(self) -> Python:
         """The environment's interpreter, as chosen so far."""
         return self._shared.python
@@ -157,6 +73,12 @@ class Draft:
     def architecture(self) -> str:
         """What the image is for, as OCI names it (`amd64`)."""
         return self._shared.architecture
+
+    def prefer(self, fits: Callable[[Python], bool]) -> None:
+        """Have some of the interpreters first, and the Debian release they are in; for a pack's `prefer`. What a file
+        of the repository says about Python counts more."""
+        self._shared.pythons = tuple(sorted(self.pythons, key=lambda python: not fits(python)))
+        self._shared.python = self._shared.pythons[0]
 
     def choose_python(self, python: Python) -> None:
         """Take another interpreter, one of `pythons`; the base it is in comes with it.
@@ -189,22 +111,101 @@ class Draft:
         """
         if self._shared.resolver is None:
             return None
-        lock = self._shared.resolver(
-            Wanted(
-                ecosystem="pypi",
-                requirements=tuple(requirements),
-                constraints=tuple(constraints),
-                elsewhere=tuple(sorted(elsewhere)),
-                prereleases=prereleases,
-                python=self.python.full,
-                architecture=self._shared.architecture,
-                suite=self.python.suite,
-                source=self._shared.source,
-            )
-        )
+        lock = self._shared.resolver(self._wanted(requirements, constraints, elsewhere, prereleases))
+        if lock.as_of:
+            self._shared.dated = self._as_of
         if keep:
             self._shared.locks.append(lock)
         return lock
+
+    def on_index(self, requirements: Sequence[str], *, built: bool = True) -> frozenset[str] | None:
+        """Those of some requirements that the index can meet for the chosen interpreter, each for itself; None if
+        nothing is to be asked now (`--no-lock`).
+
+        Args:
+            built: Also those that would have to be built, which runs code of theirs.
+        """
+        if self._shared.resolver is None:
+            return None
+        return self._shared.resolver.known(self._wanted(requirements), built=built) if requirements else frozenset()
+
+    def _wanted(
+        self,
+        requirements: Sequence[str],
+        constraints: Sequence[str] = (),
+        elsewhere: Collection[str] = (),
+        prereleases: bool = False,
+    ) -> Wanted:
+        return Wanted(
+            ecosystem="pypi",
+            requirements=tuple(requirements),
+            constraints=tuple(constraints),
+            elsewhere=tuple(sorted(elsewhere)),
+            prereleases=prereleases,
+            python=self.python.full,
+            architecture=self._shared.architecture,
+            suite=self.python.suite,
+            source=self._shared.source,
+            as_of=self._as_of.date,
+            as_of_exact=self._as_of.exact,
+        )
+
+    @property
+    def as_of(self) -> str:
+        """Latest time (RFC 3339 in UTC) that versions may be of which nothing locks, "" for any: of the repository
+        alone, whichever Python it gets."""
+        return self._shared.as_of.date if self._shared.as_of is not None else ""
+
+    @property
+    def _as_of(self) -> AsOf:
+        """The same for packages of the chosen interpreter."""
+        return for_python(self._shared.as_of or AsOf("", ""), self.python.version)
+
+    def dated(self, lock: Lock | None = None) -> dict[str, str]:
+        """Variables of a step in which uv finds versions by itself: those of the plan's date, but for the packages that
+        are named in HPCBINDER_UNDATED.
+
+        Args:
+            lock: What was found before for the same environment, whose date then counts.
+        """
+        date = self._as_of.date if lock is None else lock.as_of
+        if date:
+            self._shared.dated = self._as_of
+        return {"UV_EXCLUDE_NEWER": date, "HPCBINDER_UNDATED": " ".join(sorted(UNDATED))} if date else {}
+
+    def constraints_as_of(self, requirements: Sequence[str], *, constraints: Sequence[str] = ()) -> tuple[str, ...]:
+        """Lines of a constraints file (`name<=version`) that leave a pip only what there was at the plan's date, for an
+        old pip that is to install `requirements` into the chosen interpreter; none if there is no date.
+
+        What is required in exact versions stays as it is. What packages depend on is followed as far as the index tells
+        it without anything being built.
+
+        Args:
+            requirements, constraints: PEP 508 lines without URLs.
+
+        Raises:
+            DetectError: A line that is none, or a person named the date and the index does not say when its files were
+                uploaded.
+            FetchError: The index cannot be asked.
+        """
+        if self._shared.resolver is None or not self._as_of.date:
+            return ()
+        lines = self._shared.resolver.constraints_as_of(self._wanted(requirements, constraints))
+        if lines:
+            self._shared.dated = self._as_of
+        return lines
+
+    def infer_python(self, ask: Infer) -> None:
+        """Say who tells which Python packages are wanted where no file of the repository names any, or none but its own
+        project. The pack that makes the environment asks, when it has chosen the interpreter."""
+        self._shared.infer.append(ask)
+
+    def inferred_python(self, described: Described | None = None) -> tuple[Inferred, ...]:
+        """The Python packages that earlier packs find wanted, for the pack that makes the environment, which found none
+        in any file, or none but what the repository's own project says."""
+        self._shared.inferred += [found for ask in self._shared.infer for found in ask(described)]
+        self._shared.infer.clear()
+        return tuple(self._shared.inferred)
 
     def add_lock(self, lock: Lock) -> Lock:
         """Make a lock that was read from a file of the repository part of the plan.
@@ -232,6 +233,20 @@ class Draft:
             raise DetectError(f"{other.path} says already what the environment is", where=provided.path)
         self._shared.provided = provided
 
+    @property
+    def translates_conda(self) -> bool:
+        """Files that ask for conda packages are to be met with Debian's and the Python index's instead."""
+        return self._shared.translate_conda
+
+    @property
+    def translated(self) -> Translated | None:
+        """What an earlier pack made of a file of another ecosystem, None if there is none."""
+        return self._shared.translated
+
+    def translate(self, translated: Translated) -> None:
+        """Say what pip is to install for a file of another ecosystem."""
+        self._shared.translated = translated
+
     def resolve_conda(
         self,
         specs: Sequence[str],
@@ -239,6 +254,7 @@ class Draft:
         channels: Sequence[str] = (),
         exact: Sequence[str] = (),
         extras: Sequence[str] = (),
+        export: bool = False,
     ) -> tuple[Lock, tuple[str, ...]]:
         """Find the conda packages of an environment now. See `WantedConda` for the arguments.
 
@@ -261,8 +277,13 @@ class Draft:
                 python=python.version,
                 architecture=self._shared.architecture,
                 suite=python.suite,
+                export=export,
+                not_after=seconds_of(self.as_of) if self.as_of else None,
+                not_after_exact=self._shared.as_of is not None and self._shared.as_of.exact,
             )
         )
+        if lock.as_of:
+            self._shared.dated = self._shared.as_of
         self._shared.locks.append(lock)
         return lock, notes
 
@@ -279,7 +300,11 @@ class Draft:
     def build_own(
         self, path: str, text: str, *, base: str, images: Sequence[OutsideImage], arguments: Mapping[str, str]
     ) -> None:
-        """Build a Dockerfile of the repository instead of a plan's steps. See `OwnDockerfile` for the arguments."""
+        """Build a Dockerfile of the repository instead of a plan's steps. See `OwnDockerfile` for the arguments.
+
+        What buildpacks that come later would do is left out.
+        """
+        self._shared.own_pack = self.pack
         self._shared.own = OwnDockerfile(path, text, base, tuple(images), dict(sorted(arguments.items())))
 
     def script(self, name: str) -> str:
@@ -334,6 +359,17 @@ class Draft:
         """
         self._check_env({name: value})
         self._shared.env[name] = value
+
+    def add_path(self, folder: str) -> None:
+        """Put a folder of programs at the beginning of the image's PATH, behind those that were put there before.
+
+        Raises:
+            DetectError: Not a plain absolute path.
+        """
+        if not re.match(r"/[A-Za-z0-9_./+-]*\Z", folder) or ".." in folder.split("/"):
+            raise self._mistake(f"{folder!r} cannot be on PATH")
+        if folder not in self._shared.path:
+            self._shared.path.append(folder)
 
     def add_kernel(self, name: str) -> None:
         """Announce a Jupyter kernel that the steps install (for labels and the manifest; not needed to use it)."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpcbinder.contract import REPO_DIR
-from hpcbinder.model import Decision, Lock, OwnDockerfile, Plan, Stage
+from hpcbinder.model import AsOf, Decision, Lock, OwnDockerfile, Plan, Stage
 from hpcbinder.plan.content import placed_files
-from hpcbinder.text import printable
+from hpcbinder.text import day_of, printable
 
 
 def explain(plan: Plan) -> str:
@@ -25,7 +25,12 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield f"  image    {plan.base.image}"
     if plan.own is None and plan.python.origin != "debian":
         yield f"  python   {plan.python.full} from {plan.python.source}"
+    if plan.as_of is not None:
+        yield f"  as of    {_as_of(plan.as_of)}"
     yield f"  packs    {', '.join(f'{pack.name} {pack.version}{_origin(pack.origin)}' for pack in plan.packs)}"
+    needs = [*([f"MPI ({plan.mpi})"] if plan.mpi else []), *([f"a GPU ({plan.gpu})"] if plan.gpu else [])]
+    if needs:
+        yield f"  needs    {', '.join(needs)}"
     if plan.decisions:
         yield ""
         yield "Files"
@@ -57,7 +62,8 @@ def _lines(plan: Plan) -> Iterator[str]:
 def _own(plan: Plan, own: OwnDockerfile) -> Iterator[str]:
     count = f"{plan.content.files} file{'s' * (plan.content.files != 1)}"
     yield "Steps"
-    yield f"  {own.path} of the repository, as it is, with {count} ({_size(plan.content.size)}) as its context"
+    which = "written here" if own.text.startswith("# Written by hpcbinder") else "of the repository, as it is"
+    yield f"  {own.path} {which}, with {count} ({_size(plan.content.size)}) as its context"
     yield "      runs code that the repository chooses: sees no credentials and no shared cache"
     for image in own.images:
         yield f"      {image.name} is {image.image}"
@@ -73,8 +79,20 @@ def _lock(lock: Lock) -> Iterator[str]:
     what = "packages" if conda else f"wheels in {layers}"
     yield f"  {lock.ecosystem}: {len(lock.packages)} {what}, {how}, {where}"
     yield f"      {' '.join(f'{package.name}=={package.version}' for package in lock.packages)}"
+    if lock.as_of or lock.note:
+        yield f"      {_dated(lock)}"
     if lock.unresolved:
         yield f"      without a wheel, and so built in the image's build: {' '.join(lock.unresolved)}"
+
+
+def _as_of(as_of: AsOf) -> str:
+    return f"{day_of(as_of.date)}  ({as_of.reason})" if as_of.date else as_of.reason
+
+
+def _dated(lock: Lock) -> str:
+    if not lock.as_of:
+        return lock.note
+    return f"as of {day_of(lock.as_of)}" + (f": {lock.note}" if lock.note else "")
 
 
 def _commit(plan: Plan) -> str:

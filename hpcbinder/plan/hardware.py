@@ -11,14 +11,21 @@ from hpcbinder.model import Lock
 _MPI = (
     # (ABI, Debian packages, PyPI and conda packages). MPICH's ABI is also that of Intel MPI and Cray MPICH
     # (https://www.mpich.org/abi/), which is what lets a site put its own library in.
-    ("openmpi", re.compile(r"openmpi-bin|libopenmpi(-dev|[0-9][a-z0-9]*)"), re.compile(r"openmpi")),
+    (
+        "openmpi",
+        re.compile(r"openmpi-bin|libopenmpi(-dev|[0-9][a-z0-9]*)|mpi-default-(bin|dev)"),
+        re.compile(r"openmpi"),
+    ),
     ("mpich", re.compile(r"mpich|libmpich(-dev|[0-9][a-z0-9]*)"), re.compile(r"mpich|impi-rt")),
 )
 _GPU = (
     (
         "nvidia",
         re.compile(r"nvidia-cuda-(toolkit|dev)"),
-        re.compile(r"nvidia-cuda-runtime(-.*)?|cupy-cuda.*|jax-cuda.*|cudatoolkit|cuda-cudart"),
+        re.compile(
+            r"nvidia-cuda-runtime(-.*)?|cupy(-cuda.*)?|jax-cuda.*|cudatoolkit|cuda-cudart|numba-cuda|pycuda|"
+            r"tensorflow-gpu|onnxruntime-gpu|pytorch-cuda"
+        ),
     ),
     ("rocm", re.compile(r"rocm-.*|libamdhip64-.*"), re.compile(r"cupy-rocm-.*|jax-rocm.*|pytorch-triton-rocm")),
 )
@@ -49,7 +56,7 @@ def _matching(
 ) -> dict[str, str]:
     """What is there -> the first package that says so."""
     system = list(debian)
-    python = [package.name for lock in locks for package in lock.packages]
+    python = [name for lock in locks for name in (*(package.name for package in lock.packages), *lock.unresolved)]
     found = {}
     for what, for_debian, for_python in table:
         names = [*filter(for_debian.fullmatch, system), *filter(for_python.fullmatch, python)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from hpcbinder.contract import ENV_PREFIX, REPO_DIR, START_VARIABLE
 from hpcbinder.errors import DetectError, UsageError
-from hpcbinder.model import BaseRef, Checkout, Decision, Plan, Python, Stage
+from hpcbinder.model import AsOf, BaseRef, Checkout, Decision, Plan, Python, Stage
 from hpcbinder.plan.content import content_of
-from hpcbinder.plan.draft import CondaResolver, Draft, Resolver, Shared
+from hpcbinder.plan.dating import used_date
+from hpcbinder.plan.draft import Draft
 from hpcbinder.plan.foundation import Stand, bootstrapped
 from hpcbinder.plan.hardware import gpu_need, mpi_abi
 from hpcbinder.plan.labels import labels_of
@@ -16,9 +18,10 @@ from hpcbinder.plan.own import own_plan
 from hpcbinder.plan.packs import Pack, Refusal
 from hpcbinder.plan.repo import IGNORE_FILES, Repo, open_repo
 from hpcbinder.plan.server import SERVER_BIN, SERVER_ENV, server_step
+from hpcbinder.plan.shared import CondaResolver, Resolver, Shared
 from hpcbinder.plan.suites import SUITES, SUPPORTED, debian_python
+from hpcbinder.plan.taking import Choice
 from hpcbinder.plan.tree import show
-from hpcbinder.text import printable
 
 PATH = (
     f"{ENV_PREFIX}/bin",
@@ -54,12 +57,16 @@ def make_plan(
     suite: str,
     architecture: str,
     without: Collection[str] = (),
+    chosen: Collection[str] = (),
     suites: Sequence[str] = SUPPORTED,
     pythons: Sequence[Python] = (),
     resolver: Resolver | None = None,
     conda: CondaResolver | None = None,
+    translate_conda: bool = False,
     stand: Stand = bootstrapped,
     outside: Callable[[str, str], str] | None = None,
+    as_of: AsOf | None = None,
+    mpi: str = "mpich",
 ) -> Plan:
     """Decide what would be built. Runs no code of the repository, and asks no network but through the resolver.
 
@@ -70,11 +77,16 @@ def make_plan(
         suites: Others of these whose Python a repository may ask for, the most wanted first.
         architecture: OCI name (`amd64`, `arm64`).
         without: Names of packs that must not take part.
+        chosen: Names of packs that are to take part, and beside them just those that always do (`Choice`); none for
+            all.
         pythons: Interpreters besides those of these suites.
         resolver: Finds versions before anything is built; None leaves that to the build.
         conda: Finds conda packages.
+        translate_conda: What asks for conda packages is met with Debian's and the Python index's instead.
         stand: Says what an image with the chosen interpreter stands on.
         outside: (name of an image, architecture) -> what it means here, pinned; for a Dockerfile of the repository.
+        as_of: Of which time versions are that nothing locks (`date_of`); None for the newest.
+        mpi: The MPI of what needs one and does not say which: `mpich` or `openmpi`.
 
     Raises:
         DetectError: The repository asks for what cannot be done, or in a way that cannot be read.
@@ -83,22 +95,30 @@ def make_plan(
     if unknown := [name for name in (suite, *suites) if name not in SUITES]:
         hint = f"build.suite and bases.suites name some of {', '.join(SUITES)}"
         raise UsageError(f"no base of Debian {unknown[0]!r}", hint=hint)
-    if nowhere := sorted(set(without) - {pack.name for pack in packs}):
-        known = ", ".join(sorted(pack.name for pack in packs))
-        raise UsageError(f"no buildpack '{printable(nowhere[0])}' to leave out", hint=f"there are {known}")
-    taking_part = [pack for pack in packs if pack.name not in without]
+    choice = Choice(packs, chosen, without)
+    taking_part = choice.taking_part()
     repo = open_repo(checkout)
+    repo.hidden = choice.hidden()
     available = (*map(debian_python, dict.fromkeys((suite, *suites))), *pythons)
     where = f"{checkout.source}#{checkout.subdir}"
     shared = Shared(available, available[0], architecture, where, resolver, conda, stand=stand, outside=outside)
+    shared.translate_conda = translate_conda
+    shared.as_of = as_of
+    shared.mpi_abi = mpi
     taking_part = _alone(taking_part, repo, shared)
     _refuse(taking_part, repo, shared)
     for pack in taking_part:
+        pack.prefer(repo, Draft(repo, shared, pack.name, pack.folder))
+    for pack in taking_part:
         pack.plan(repo, Draft(repo, shared, pack.name, pack.folder))
+        if shared.own is not None:
+            break
     if shared.own is not None:
-        decided = _decisions(packs, without, repo, shared)
-        refs = tuple(pack.ref for pack in taking_part)
-        return own_plan(checkout, shared.own, architecture, refs, (*checkout.notes, *decided))
+        decided = _decisions(packs, choice, repo, shared)
+        refs = tuple(pack.ref for pack in taking_part if pack.name == shared.own_pack)
+        undated = AsOf("", f"not used: {shared.own.path} says what is installed") if as_of is not None else None
+        plan = own_plan(checkout, shared.own, architecture, refs, (*checkout.notes, *decided), as_of=undated)
+        return replace(plan, chosen=choice.chosen, without=choice.without)
     _check_system(shared)
     foundation = shared.foundation or shared.choose(shared.python)
     base = foundation.base
@@ -113,9 +133,11 @@ def make_plan(
         ),
         *sorted([*own, *shared.steps], key=lambda step: _STAGES.index(step.stage)),
     )
-    decided = _decisions(packs, without, repo, shared)
+    decided = _decisions(packs, choice, repo, shared)
+    choice.check(decided, [step.name for step in steps])
     debian = [package.name for package in shared.system]
-    mpi, gpu = mpi_abi(debian, shared.locks), gpu_need(debian, shared.locks)
+    dated = used_date(as_of, shared.dated, shared.locks)
+    abi, gpu = mpi_abi(debian, shared.locks), gpu_need(debian, shared.locks)
     used_packs = {step.name.split("/")[0] for step in steps} | {d.pack for d in decided if d.used}
     refs = tuple(pack.ref for pack in taking_part if pack.name in used_packs)
     return Plan(
@@ -130,16 +152,20 @@ def make_plan(
         steps=steps,
         content=content_of(checkout, repo, steps, shared.start),
         env={**ENVIRONMENT, **shared.env, **_start(shared)},
-        path=PATH,
+        path=(*shared.path, *PATH),
         start=shared.start,
-        labels=labels_of(checkout, refs, base, _labels(base, shared, {"mpi": mpi or "", "gpu": gpu or ""})),
+        labels=labels_of(checkout, refs, base, _labels(base, shared, {"mpi": abi or "", "gpu": gpu or ""})),
         packs=refs,
         decisions=(*checkout.notes, *decided),
         python=shared.python,
         locks=tuple(shared.locks),
-        mpi=mpi,
+        mpi=abi,
         gpu=gpu,
         asked={ecosystem: tuple(sorted(names)) for ecosystem, names in sorted(shared.asked.items())},
+        inferred=tuple(shared.inferred),
+        chosen=choice.chosen,
+        without=choice.without,
+        as_of=dated,
     )
 
 
@@ -192,21 +218,18 @@ def _check_system(shared: Shared) -> None:
         )
 
 
-def _decisions(packs: Sequence[Pack], without: Collection[str], repo: Repo, shared: Shared) -> tuple[Decision, ...]:
+def _decisions(packs: Sequence[Pack], choice: Choice, repo: Repo, shared: Shared) -> tuple[Decision, ...]:
     """What the packs said, and why other files that one could expect to count do not."""
     decisions = list(shared.decisions)
     said = {decision.file for decision in decisions}
     for pack in packs:
         for file in (*pack.files, *(refusal.file for refusal in pack.refusals)):
             overlooked = repo.overlooked(file.name)
-            path = pack.find(repo, file)
             if overlooked is not None and overlooked not in said:
                 reason = f"there is a {repo.binder_name} folder, so that config files count only there"
                 decisions.append(Decision(overlooked, False, pack.name, reason))
                 said.add(overlooked)
-            if pack.name in without and path is not None and path not in said:
-                decisions.append(Decision(path, False, pack.name, f"left out by --without {pack.name}"))
-                said.add(path)
+    decisions += choice.decisions(repo, said)
     for name in IGNORE_FILES:
         if overlooked := repo.overlooked(name):
             reason = f"there is a {repo.binder_name} folder, so that ignore files count only there"
@@ -229,5 +252,6 @@ def _labels(base: BaseRef, shared: Shared, needs: Mapping[str, str]) -> dict[str
         "base": f"{base.name} variant {base.variant}",
         "kernels": " ".join(shared.kernels),
         "start": shared.start or "",
+        "as-of": shared.dated.date if shared.dated is not None else "",
         **needs,
     }

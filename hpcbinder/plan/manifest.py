@@ -40,6 +40,7 @@ def _values(plan: Plan) -> dict[str, Any]:
         "kernel_dirs": list(KERNEL_DIRS),
         "packages": PACKAGES_DIR,
         "locks": to_json(plan.locks),
+        "as_of": plan.as_of.date if plan.as_of else None,
         "mpi": plan.mpi,
         "gpu": plan.gpu,
         "rebuild": rebuild_command(plan),
@@ -52,10 +53,18 @@ def rebuild_command(plan: Plan) -> str:
     argv = ["hpcbinder", "build"]
     if plan.locks:
         argv += ["--locks", "manifest.json"]
+    if plan.as_of is not None and plan.own is None:
+        # The date that was found, not the way to it: in a year what is young now is old.
+        argv += ["--as-of", plan.as_of.date or "now"]
     if plan.commit is not None and not plan.uncommitted:
         argv += ["--ref", plan.commit]
     if plan.subdir:
         argv += ["--subdir", plan.subdir]
+    argv += [word for name in plan.chosen for word in ("--buildpack", name)]
+    argv += [word for name in plan.without for word in ("--without", name)]
+    if any(decision.pack == "conda" and decision.used for decision in plan.decisions):
+        # Without packages of its own what it asks for was translated.
+        argv += ["--conda", "packages" if any(lock.ecosystem == "conda" for lock in plan.locks) else "pypi"]
     left = {decision.file for decision in plan.decisions if decision.pack == "source" and not decision.used}
     if ".gitmodules" in left:
         argv.append("--no-submodules")

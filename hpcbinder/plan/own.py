@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hpcbinder.contract import LEVEL_LABEL, OWN_LEVEL
-from hpcbinder.model import BaseRef, Checkout, Content, Decision, OwnDockerfile, PackRef, Plan, Python
+from hpcbinder.model import AsOf, BaseRef, Checkout, Content, Decision, OwnDockerfile, PackRef, Plan, Python
 from hpcbinder.plan.content import content_items, content_of
 from hpcbinder.plan.ignore import Ignore, parse_ignore
 from hpcbinder.plan.labels import labels_of
@@ -27,6 +27,8 @@ def own_plan(
     architecture: str,
     refs: Sequence[PackRef],
     decisions: Sequence[Decision],
+    *,
+    as_of: AsOf | None = None,
 ) -> Plan:
     """The plan to build a repository's own Dockerfile.
 
@@ -54,6 +56,7 @@ def own_plan(
         decisions=tuple(decisions),
         python=NO_PYTHON,
         own=own,
+        as_of=as_of,
     )
 
 

@@ -33,10 +33,12 @@ class PackFile:
     Attributes:
         name: Its name (`apt.txt`).
         root_only: It counts in the root only, and not at all beside a binder folder.
+        always: It counts also where other packs were chosen, in which its pack then takes part.
     """
 
     name: str
     root_only: bool
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,23 @@ class Pack:
         """
         for template in self.steps:
             self._declared(template, repo, draft)
-        if not (self.folder / PROGRAM).is_file():
-            return
+        if (self.folder / PROGRAM).is_file():
+            self._call("plan", repo, draft)
+
+    def prefer(self, repo: Repo, draft: Draft) -> None:
+        """Say what would suit this pack, before any pack plans: its `prefer`, if it has one.
+
+        Raises:
+            DetectError: As `plan`.
+        """
+        if (self.folder / PROGRAM).is_file():
+            self._call("prefer", repo, draft)
+
+    def _call(self, what: str, repo: Repo, draft: Draft) -> None:
         try:
-            _function(self.folder, self.name)(repo, draft)
+            function = _function(self.folder, self.name, what)
+            if function is not None:
+                function(repo, draft)
         except HpcbinderError:
             raise
         except Exception as error:
@@ -254,7 +269,8 @@ def _file(table: _Table, key: str) -> PackFile:
     name = table.take(key, str)
     if not name or "/" in name or name in (".", "..") or not name.isprintable():
         raise table.error(key, f"{key} is the name of a file, without a folder")
-    file = PackFile(name, table.take("root-only", bool, False))
+    always = key == "name" and table.take("always", bool, False)
+    file = PackFile(name, table.take("root-only", bool, False), always)
     if key == "name":
         table.finish()
     return file
@@ -358,9 +374,10 @@ class _Table:
 _KINDS: dict[type, str] = {str: "string", int: "number", bool: "boolean", list: "list", dict: "table"}
 
 
-def _function(folder: Path, name: str) -> Callable[[Repo, Draft], None]:
-    """`plan` of a pack's `pack.py`. The folder becomes a package of a name nobody else has, so that the file may import
-    its siblings (`from .x import y`) and no search path of Python changes."""
+def _function(folder: Path, name: str, what: str) -> Callable[[Repo, Draft], None] | None:
+    """`plan` or `prefer` of a pack's `pack.py`; it need not have the latter. The folder becomes a package of a name
+    nobody else has, so that the file may import its siblings (`from .x import y`) and no search path of Python
+    changes."""
     package = f"_hpcbinder_pack_{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}"
     module = sys.modules.get(f"{package}.pack")
     if module is None:
@@ -376,9 +393,11 @@ def _function(folder: Path, name: str) -> Callable[[Repo, Draft], None]:
         except BaseException:
             del sys.modules[module.__name__]
             raise
-    function = getattr(module, "plan", None)
+    function = getattr(module, what, None)
     if not callable(function):
-        raise DetectError(f"buildpack {name}: has no function plan(repo, draft)", where=str(folder / PROGRAM))
+        if what == "prefer":
+            return None
+        raise DetectError(f"buildpack {name}: has no function {what}(repo, draft)", where=str(folder / PROGRAM))
     return function  # type: ignore[no-any-return]
 
 

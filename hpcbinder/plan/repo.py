@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from hpcbinder.errors import DetectError
 from hpcbinder.model import Checkout
+from hpcbinder.plan.code import Code, read_code
 from hpcbinder.plan.ignore import Ignore, parse_ignore
 from hpcbinder.plan.tree import CONFIG_LIMIT, Item, Tree, scan, show
 
@@ -30,37 +32,47 @@ class Repo:
         binder_dir: Folder of the config files below the root; "" is the root itself.
         binder_name: `binder` or `.binder` as the repository names it, "" where there is none.
         ignore: The rules of `.dockerignore` and `.containerignore`, looked up as config files like repo2docker does.
+        hidden: Names of config files that do not count, since other buildpacks were chosen.
     """
 
     def __init__(self, tree: Tree, binder_name: str, binder_dir: str, ignore: Ignore) -> None:
         self.tree = tree
+        self.hidden: frozenset[str] = frozenset()
         self.binder_name = binder_name
         self.binder_dir = binder_dir
         self.ignore = ignore
 
+    @cached_property
+    def code(self) -> Code:
+        """Notebooks and Python files, read when first asked for."""
+        return read_code(self.tree)
+
     def config(self, name: str) -> str | None:
         """Path of a config file (`apt.txt`), None where there is none."""
+        if name in self.hidden:
+            return None
         return self._file(f"{self.binder_dir}/{name}" if self.binder_dir else name)
 
     def root_config(self, name: str) -> str | None:
         """Path of a file that counts in the root only, and not at all beside a binder folder (`setup.py`)."""
-        return None if self.binder_name else self._file(name)
+        return None if self.binder_name or name in self.hidden else self._file(name)
 
     def overlooked(self, name: str) -> str | None:
         """Path of a root file that would be a config file, were there no binder folder."""
         kind = self.tree.kind(name) if self.binder_name else None
         return None if kind in (None, "directory") else name
 
-    def read_text(self, path: str, *, limit: int = CONFIG_LIMIT) -> str:
+    def read_text(self, path: str, *, limit: int = CONFIG_LIMIT, utf16: bool = False) -> str:
         """Text of a config file (see `Tree.read_text`).
 
         Args:
             limit: Bytes it may have.
+            utf16: It may be UTF-16 that begins with its BOM.
 
         Raises:
-            DetectError: It cannot be read as UTF-8 text.
+            DetectError: It cannot be read as text.
         """
-        return self.tree.read_text(path, limit=limit)
+        return self.tree.read_text(path, limit=limit, utf16=utf16)
 
     def read_toml(self, path: str, *, limit: int = CONFIG_LIMIT) -> dict[str, Any]:
         """A TOML file's content.

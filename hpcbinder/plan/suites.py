@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from hpcbinder.debian import END_OF_LIFE
@@ -46,13 +46,42 @@ def debian_python(suite: str) -> Python:
     return Python(SUITES[suite].python, SUITES[suite].python_full, suite, "debian")
 
 
-OLDEST = "3.8"
-"""The oldest Python of an environment: the oldest whose ipykernel speaks to the server of today."""
+OLDER = {"2.7": ("bullseye", "2.7.18"), "3.9": ("bullseye", "3.9.2")}
+"""Python -> the older release that has it, and its full version there: on the base of a newer release its packages are
+laid in a folder of their own (hpcbinder.bases). Debian's mirrors have these as long as they have the release."""
+
+PYTHON_2 = "2.7"
+OLDEST = "3.5"
+"""The oldest Pythons of an environment, of 2 and of 3: their last ipykernel still speaks to the server of today."""
+
+UV_OLDEST = "3.6"
+"""The oldest Python that uv makes environments and finds versions for
+(https://docs.astral.sh/uv/reference/policies/python/; checked with uv 0.13)."""
 
 
 def too_old(version: str) -> bool:
     """Whether no notebook's kernel runs on a Python `X.Y`."""
-    return _number(version) < _number(OLDEST)
+    return version != PYTHON_2 and _number(version) < _number(OLDEST)
+
+
+def served_by_uv(version: str) -> bool:
+    """Whether uv knows a Python `X.Y`; for others there is pip."""
+    return _number(version) >= _number(UV_OLDEST)
+
+
+def has_old_metadata(version: str) -> bool:
+    """Whether there are wheels for a Python `X.Y` whose metadata only an old pip reads (pandas before 0.25)."""
+    return _number(version) < _number("3.9")
+
+
+def older_pythons(suite: str, releases: Collection[str]) -> tuple[Python, ...]:
+    """Interpreters that a base of a suite can have from the packages of older releases, newest first."""
+    names = list(SUITES)
+    return tuple(
+        Python(version, full, suite, "packages", f"/opt/python/{version}/bin/python{version}", f"Debian {older}")
+        for version, (older, full) in sorted(OLDER.items(), key=lambda item: _number(item[0]), reverse=True)
+        if older in releases and names.index(older) < names.index(suite) and version != SUITES[suite].python
+    )
 
 
 def served(pythons: Iterable[Python]) -> str:

@@ -122,22 +122,26 @@ class Tree:
             raise DetectError("is not a regular file", where=show(name))
         return fd
 
-    def read_text(self, path: str, *, limit: int = CONFIG_LIMIT) -> str:
+    def read_text(self, path: str, *, limit: int = CONFIG_LIMIT, utf16: bool = False) -> str:
         """Read a config file: UTF-8, with or without BOM; line ends become `\\n`.
 
         Args:
             path: POSIX path below the root.
             limit: Bytes it may have.
+            utf16: UTF-16 that begins with its BOM will do as well, as PowerShell's `>` writes it. Only for files that
+                no program of a build reads as they are.
 
         Raises:
-            DetectError: Too long, not UTF-8, NUL bytes (with file and line), or not a regular file.
+            DetectError: Too long, neither of these, NUL characters (with file and line), or not a regular file.
         """
         with self.open(path) as file:
             raw = file.read(limit + 1)
         if len(raw) > limit:
             raise DetectError(f"is longer than {limit} bytes", where=show(path))
         if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise DetectError("is UTF-16", where=f"{show(path)}:1", hint="save it as UTF-8")
+            if not utf16:
+                raise DetectError("is UTF-16", where=f"{show(path)}:1", hint="save it as UTF-8")
+            raw = _utf8(raw, path)
         if (at := raw.find(b"\0")) >= 0:
             raise DetectError("has a NUL byte", where=f"{show(path)}:{_line_of(raw, at)}")
         try:
@@ -207,6 +211,15 @@ def _item(entry: os.DirEntry[str], path: str, ignored: bool) -> Item:
     if not stat.S_ISREG(status.st_mode):
         return Item(path, "special", ignored=ignored)
     return Item(path, "file", status.st_size, bool(status.st_mode & stat.S_IXUSR), ignored=ignored)
+
+
+def _utf8(raw: bytes, path: str) -> bytes:
+    try:
+        return raw.decode("utf-16").encode()
+    except UnicodeDecodeError as error:
+        number = raw[: error.start].decode("utf-16", "replace").count("\n") + 1
+        message = "begins as UTF-16 does, and is not"
+        raise DetectError(message, where=f"{show(path)}:{number}", hint="save it as UTF-8") from None
 
 
 def _line_of(raw: bytes, offset: int) -> int:

@@ -21,13 +21,18 @@ from hpcbinder.runtime.describing import describe
 from hpcbinder.runtime.kernel import KernelSquashfs, kernel_squashfs
 from hpcbinder.runtime.lab import lab_argv
 from hpcbinder.runtime.launch.environment import host_environment
+from hpcbinder.runtime.launch.gpu import cuda_of_driver, nvidia_driver, too_old
+from hpcbinder.runtime.launch.gpu import resolve as find_gpu
 from hpcbinder.runtime.launch.main import prepare
 from hpcbinder.runtime.launch.prologue import environment_after
 from hpcbinder.runtime.launch.runtimes import PROGRAMS, find
 from hpcbinder.runtime.launch.supervise import supervise
 from hpcbinder.runtime.launch.values import Bind, Command, LaunchError, Request, Runtime, parse_bind
 from hpcbinder.runtime.launch.values import Image as RuntimeImage
+from hpcbinder.runtime.launcher import launcher_files
 from hpcbinder.runtime.mounts import apptainer_settings, is_setuid
+from hpcbinder.runtime.mpi import mpi_check_argv
+from hpcbinder.runtime.needs import gpu_needs, gpu_shortcoming
 from hpcbinder.runtime.secluded import Ended, Secluded
 from hpcbinder.runtime.sif import inspect
 from hpcbinder.runtime.signing import Key, Signer, read_private_key, read_public_key
@@ -51,18 +56,26 @@ __all__ = [
     "apptainer_settings",
     "choose_compression",
     "command",
+    "cuda_of_driver",
     "describe",
     "execute",
+    "find_gpu",
+    "gpu_needs",
+    "gpu_shortcoming",
     "inspect",
     "installed",
     "is_setuid",
     "kernel_squashfs",
     "lab_argv",
+    "launcher_files",
     "mounting",
+    "mpi_check_argv",
+    "nvidia_driver",
     "pick_runtime",
     "read_private_key",
     "read_public_key",
     "run_argv",
+    "too_old",
     "workshop",
 ]
 

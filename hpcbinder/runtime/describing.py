@@ -14,6 +14,7 @@ from hpcbinder.runtime.launch.environment import host_environment
 from hpcbinder.runtime.launch.main import FORMAT
 from hpcbinder.runtime.launch.prologue import environment_after
 from hpcbinder.runtime.launch.values import LaunchError, parse_bind
+from hpcbinder.runtime.needs import gpu_needs
 
 
 def describe(
@@ -66,4 +67,5 @@ def describe(
         "environment": list(settings.environment),
         "gpu": settings.gpu,
         "prologue": list(settings.prologue),
+        **({"needs": needs} if (needs := gpu_needs(entry)) else {}),
     }

@@ -27,7 +27,7 @@ from hpcbinder import process
 from hpcbinder.config import Config
 from hpcbinder.contract import STEP_DIR
 from hpcbinder.errors import BuildError, ConvertError, RunError
-from hpcbinder.output import clean, telling
+from hpcbinder.output import advice, clean, telling
 from hpcbinder.progress import Reporter
 from hpcbinder.runtime.changed import write_changed
 from hpcbinder.runtime.launch.environment import host_environment, without_own_containers
@@ -339,8 +339,8 @@ class _Output:
 
     def failure(self, status: int) -> BuildError:
         """The error of a step that ended with this exit status."""
-        hint = "it was killed, perhaps for want of memory" if status == 137 else None
-        return BuildError(f"step {self._title} failed with exit status {status}: {self.end()}", hint=hint)
+        message = f"step {self._title} failed with exit status {status}: {self.end()}"
+        return BuildError(message, hint=advice(status, self._lines))
 
     def done(self) -> None:
         """The step is done."""

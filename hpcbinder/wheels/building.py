@@ -81,6 +81,7 @@ class Place:
         suite: Debian suite of the base.
         env: Variables of a build.
         interpreter: Makes bytecode of what a build needs.
+        as_of: Time (RFC 3339 in UTC) of which what a build needs is, "" for the newest.
     """
 
     layers: Sequence[Path]
@@ -89,6 +90,7 @@ class Place:
     suite: str
     env: Mapping[str, str]
     interpreter: InterpreterSource
+    as_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,7 @@ class WheelBuilder:
                 architecture=target.architecture,
                 suite=place.suite,
                 source=f"build of wheels: {' '.join(sorted(set(requires)))}",
+                as_of=place.as_of,
             )
         )
         if lock.unresolved:
@@ -271,7 +274,8 @@ class WheelBuilder:
             )
             return self._take(key, source, place.target, out, wanted)
         except BuildError as error:
-            hint = error.hint or "it is built without a network; --engine docker|podman|buildah builds it with one"
+            network = "it is built without a network; --engine docker|podman|buildah builds it with one"
+            hint = "; ".join(filter(None, (error.hint, network)))
             raise BuildError(error.message, where=error.where, hint=hint) from None
         finally:
             shutil.rmtree(room, ignore_errors=True)

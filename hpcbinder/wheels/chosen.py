@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcbinder.catalog import dump, make_folder, mark_used, parse, write_atomic
+from hpcbinder.catalog import dump, make_folder, mark_used, parse, vouched, write_atomic
 from hpcbinder.errors import CatalogError
 from hpcbinder.model import LockedPackage, fingerprint
 from hpcbinder.wheels.index import rank_of
@@ -46,7 +46,10 @@ class ChosenStore:
         """The wheel that was chosen before."""
         key = _key(package, target)
         for folder in (self._folder, *self._below):
-            found = _load(folder / f"{key}.json")
+            path = folder / f"{key}.json"
+            if folder != self._folder and not vouched(path, folder.parent.parent):
+                continue
+            found = _load(path)
             if found is None or found.key != key:
                 continue
             rank = rank_of(found.filename, package, target)

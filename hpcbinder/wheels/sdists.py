@@ -47,6 +47,7 @@ class Sdist:
         sha256: Of the file, hex.
         python: Versions it says it runs on, "" for any.
         yanked: Its authors took it back.
+        uploaded: When (RFC 3339), "" if the index does not say it.
     """
 
     version: str
@@ -55,6 +56,7 @@ class Sdist:
     sha256: str
     python: str = ""
     yanked: bool = False
+    uploaded: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,29 +92,31 @@ def read_sdists(content: bytes, kind: str, url: str, name: str) -> Iterator[Sdis
     try:
         text = content.decode("utf-8")
         entries = _entries(text) if "json" in kind else _links(text)
-        for filename, link, sha256, python, yanked in entries:
+        for filename, link, sha256, python, yanked, uploaded in entries:
             try:
                 found, version = parse_sdist_filename(filename)
             except (InvalidSdistFilename, InvalidVersion, ValueError):
                 continue
             if found == name and filename.endswith(ENDINGS) and _SHA256.fullmatch(sha256):
-                yield Sdist(str(version), filename, join(url, link), sha256, python, yanked)
+                yield Sdist(str(version), filename, join(url, link), sha256, python, yanked, uploaded)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise FetchError("the index's page is not what PEP 691 says", where=one_line(redact(url), 200)) from None
 
 
-def _entries(text: str) -> Iterator[tuple[str, str, str, str, bool]]:
+def _entries(text: str) -> Iterator[tuple[str, str, str, str, bool, str]]:
     for entry in json.loads(text)["files"]:
         sha256 = str((entry.get("hashes") or {}).get("sha256", ""))
         python = str(entry.get("requires-python") or "")
-        yield str(entry["filename"]), str(entry["url"]), sha256, python, bool(entry.get("yanked"))
+        uploaded = str(entry.get("upload-time") or "")
+        yield str(entry["filename"]), str(entry["url"]), sha256, python, bool(entry.get("yanked")), uploaded
 
 
-def _links(text: str) -> Iterator[tuple[str, str, str, str, bool]]:
+def _links(text: str) -> Iterator[tuple[str, str, str, str, bool, str]]:
     for name, target, fragment, attributes in anchors(text):
         match = re.search(r"sha256=([0-9a-f]{64})", fragment)
         python = str(attributes.get("data-requires-python") or "")
-        yield name, target, match[1] if match else "", python, "data-yanked" in attributes
+        uploaded = str(attributes.get("data-upload-time") or "")
+        yield name, target, match[1] if match else "", python, "data-yanked" in attributes, uploaded
 
 
 def choose_sdist(
@@ -123,6 +127,7 @@ def choose_sdist(
     hashes: frozenset[str],
     python: str,
     prereleases: bool,
+    as_of: str = "",
 ) -> Sdist:
     """The newest source archive that will do.
 
@@ -132,6 +137,8 @@ def choose_sdist(
         hashes: `sha256:…` that it must have one of; empty for any.
         python: `X.Y.Z` it is built for.
         prereleases: These will do, too.
+        as_of: Time (RFC 3339 in UTC): what was uploaded later, or at a time that the index does not say, is taken only
+            where there is nothing else.
 
     Raises:
         BuildError: None will do.
@@ -148,8 +155,10 @@ def choose_sdist(
         return runs and (exact or not sdist.yanked) and (not hashes or f"sha256:{sdist.sha256}" in hashes)
 
     known = {sdist.version: sdist for sdist in found if fits(sdist)}
+    there = [version for version, sdist in known.items() if "" < sdist.uploaded[:19] <= as_of]
     # Without leave they will do where there is nothing else (PEP 440, "Handling of pre-releases").
-    versions = list(wanted.filter(known, prereleases=True if prereleases else None))
+    leave = True if prereleases else None
+    versions = list(wanted.filter(there, prereleases=leave)) or list(wanted.filter(known, prereleases=leave))
     if not versions:
         raise BuildError(f"{name}{wanted} has neither a wheel nor a source archive that could be built here")
     return known[max(versions, key=Version)]

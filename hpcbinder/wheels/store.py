@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hpcbinder.catalog import make_folder, mark_used
+from hpcbinder.catalog import make_folder, mark_used, vouched
 from hpcbinder.config import SiteConfig
 from hpcbinder.errors import BuildError, ConvertError, FetchError, HpcbinderError
 from hpcbinder.model import Lock, LockedPackage, fingerprint
@@ -35,7 +35,7 @@ class WheelStore:
         options: How layers are squashed; part of every file's name.
         reporter: Hears what takes time, and which files several wheels have.
         hosts: Globs of hosts that a lock's URLs may lead to besides public ones (`source.hosts`).
-        below: Folders of the same kind that are only read.
+        below: Folders of the same kind in the stores of sites, only to be read (`catalog.vouched`).
     """
 
     def __init__(
@@ -174,7 +174,11 @@ class WheelStore:
                 return None
             digest = chosen.sha256
         name = self._path(package, digest, target).name
-        return next((path for folder in self._folders if (path := folder / "layers" / name).exists()), None)
+        folder, *below = self._folders
+        if (mine := folder / "layers" / name).exists():
+            return mine
+        places = ((each / "layers" / name, each.parent) for each in below)
+        return next((path for path, store in places if vouched(path, store)), None)
 
     def _path(self, package: LockedPackage, digest: str, target: Target) -> Path:
         """Where a layer is to be."""

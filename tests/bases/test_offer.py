@@ -75,7 +75,7 @@ def bases(
     config = Config(
         store=StoreConfig(path=store, site=site),
         build=BuildConfig(suite=suite),
-        bases=BasesConfig(**{"python_images": "named", **settings}),
+        bases=BasesConfig(**{"python_images": "named", "older": (), **settings}),
         registry=RegistryConfig(mirrors=mirrors or {}),
     )
     return Bases(config, "amd64", heard or Silent(), refresh=refresh)
@@ -237,6 +237,36 @@ def test_the_official_images_are_offered_without_asking_anybody(store: Path) -> 
     assert {p.source for p in offered if p.version == "3.12"} == {"python:3.12-slim-bookworm"}
     assert bases(store, python_images="named").pythons == ()
     assert bases(store, python_images="official", suite="bullseye").pythons == ()
+
+
+def test_images_of_old_releases_are_offered_where_the_server_has_a_python_there(
+    store: Path, prefix: Path, pretended: Any
+) -> None:
+    def old(offered: Bases) -> set[str]:
+        return {python.source for python in offered.pythons if python.suite in ("bullseye", "buster")}
+
+    assert old(bases(store, python_images="official")) == set()
+    pretended(glibc=[2, 17], system={})
+    offered = bases(store, pythons=(prefix,), python_images="official")
+    assert old(offered) == {"python:3.6-slim-bullseye", "python:3.5-slim-buster", "python:2.7-slim-buster"}
+
+
+def test_the_packages_of_an_older_release_bring_a_python(store: Path, mmdebstrap: None) -> None:
+    offered = bases(store, older=("bullseye",))
+    assert [(p.version, p.full, p.source) for p in offered.pythons] == [
+        ("3.9", "3.9.2", "Debian bullseye"),
+        ("2.7", "2.7.18", "Debian bullseye"),
+    ]
+    found = stand(offered, offered.pythons[1])
+    assert found.base.name == "debian:bookworm" and found.server == BOOKWORM
+    (put,) = found.steps
+    assert (put.name, put.stage, put.image) == ("base/older-python", Stage.INTERPRETER, "")
+    assert put.data["version"] == "2.7" and "python2.7-minimal\n" in put.data["packages"]
+    # Nothing of where packages come from: mirrors are mounted for the step.
+    assert put.data["sources.list"].splitlines()[0].endswith("http://deb.debian.org/debian bullseye main")
+    # A suite that is no older has none of it.
+    assert bases(store, suite="bullseye", older=("bullseye",)).pythons == ()
+    assert bases(store, older=()).pythons == ()
 
 
 def test_other_images_offer_none(store: Path) -> None:

@@ -53,6 +53,7 @@ def main(told: dict[str, object]) -> dict[str, object]:
         reads=tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())),
         data=data,
         runs_repository_code=True,
+        env=told["env"],
         assembly=Assembly(prefix="/opt/env", python="3.11.2", sources=sources),
     )
     plan = replace(plan, steps=(step,))

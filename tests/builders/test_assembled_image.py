@@ -45,6 +45,24 @@ print(json.dumps([
 ]))
 """
 
+FAVOURITES = '[project]\nname = "fav"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["colour"]\n'
+FAVOURITES_LOCK = """\
+version = 1
+requires-python = ">=3.11"
+
+[[package]]
+name = "colour"
+version = "0.1.5"
+source = { registry = "https://pypi.org/simple" }
+wheels = [{ url = "https://files.pythonhosted.org/packages/74/46/e81907704ab203206769dee1385dc77e1407576ff8f50a0681d0a6b541be/colour-0.1.5-py2.py3-none-any.whl", hash = "sha256:33f6db9d564fadc16e59921a56999b79571160ce09916303d35346dddc17978c", size = 23772 }]
+
+[[package]]
+name = "fav"
+version = "1"
+source = { virtual = "." }
+dependencies = [{ name = "colour" }]
+"""  # noqa: E501
+
 MARKS = {f"opt/jupyter/{name}" for name in (".gitignore", ".lock", "CACHEDIR.TAG")}
 """What uv leaves in an environment for tools that look after somebody's folders."""
 
@@ -254,6 +272,11 @@ def test_favourites_are_squashed_ahead_once(both: Both, line: Line, tmp_path: Pa
     first = warm("-", given="colour==0.1.5\n")
     assert (first["parts"][-1]["file"], first["exit"]) == ("-", 0) and first["new"] >= 1
     assert warm("-", given="colour==0.1.5\n")["new"] == 0
+    (tmp_path / "pyproject.toml").write_text(FAVOURITES)
+    (tmp_path / "uv.lock").write_text(FAVOURITES_LOCK)
+    locked = [warm(str(tmp_path / "uv.lock")) for _ in range(2)]
+    assert [(each["refused"], each["exit"]) for each in locked] == [(0, 0), (0, 0)]
+    assert {Path(part["file"]).name for part in locked[0]["parts"]} >= {"uv.lock"} and locked[1]["new"] == 0
     bad = warm("-", check=False, given="colour==99\n")
     assert (bad["exit"], bad["refused"]) == (4, 1)
     assert "colour" in bad["parts"][-1]["refused"][""]

@@ -21,7 +21,7 @@ from hpcbinder.builders.obstacle import obstacle, only_assembled
 from hpcbinder.convert import convert
 from hpcbinder.errors import BuildError, ConvertError
 from hpcbinder.image import OciImage, OciLayout, StackedImage, parse_config, raw_config
-from hpcbinder.model import Assembly, ImageConfig, Plan
+from hpcbinder.model import Assembly, ImageConfig, Plan, Stage
 from hpcbinder.progress import Silent
 from hpcbinder.squashfs import Image, Options, write_layer
 
@@ -149,6 +149,20 @@ def test_of_what_is_made_apart_only_that_is_taken_over(tmp_path: Path) -> None:
     whole.write_bytes(b"no tar" * 200)
     with pytest.raises(BuildError, match="no tar"):
         only_apart(whole, ["/opt/env"], io.BytesIO())
+
+
+def test_what_makes_bytecode_must_be_in_the_base(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"requirements.txt": "six"}, resolver=RecordedResolver())
+    assert obstacle(plan, running=True) is None
+    other = dataclasses.replace(
+        plan, python=dataclasses.replace(plan.python, version="3.9", full="3.9.2", origin="packages")
+    )
+    assert "Python 3.9.2" in (obstacle(other, running=True) or "")
+    # One whose environment is made by what is run anyway.
+    run = dataclasses.replace(
+        other, steps=tuple(dataclasses.replace(s, assembly=None) for s in plan.steps if s.stage is not Stage.SERVER)
+    )
+    assert obstacle(run, running=True) is None
 
 
 def test_what_can_be_run_on_what_is_assembled_is_no_obstacle(tmp_path: Path) -> None:

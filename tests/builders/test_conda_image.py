@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,62 @@ GREETER = package(
     entry_points=["greet = greeter:main"],
     executable=["python-scripts/shout"],
 )
+# Stands for R, which no test can have of conda's: what counts is that its kernel is found and started.
+R = package(
+    "r-base",
+    "4.3.3",
+    {"lib/R/bin/R": '#!/bin/sh\nexec /opt/env/bin/python -m ipykernel_launcher -f "$5"\n'},
+    executable=["lib/R/bin/R"],
+)
+R_KERNEL = package(
+    "r-irkernel",
+    "1.3.2",
+    {
+        "share/jupyter/kernels/ir/kernel.json": json.dumps(
+            {
+                "argv": [
+                    f"{PLACEHOLDER}/lib/R/bin/R",
+                    "--slave",
+                    "-e",
+                    "IRkernel::main()",
+                    "--args",
+                    "{connection_file}",
+                ],
+                "display_name": "R",
+                "language": "R",
+            }
+        )
+    },
+    prefixes={"share/jupyter/kernels/ir/kernel.json": "text"},
+    depends=["r-base"],
+)
+
+R_NOTEBOOK = json.dumps(
+    {
+        "cells": [
+            {
+                "cell_type": "code",
+                "id": "a",
+                "metadata": {},
+                "outputs": [],
+                "execution_count": None,
+                "source": "print('as R')",
+            }
+        ],
+        "metadata": {},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+)
+TRANSLATED = f"""
+channels: [conda-forge]
+dependencies:
+  - python={X_Y}
+  - msgpack-python=1.1
+  - iniconfig>=2
+  - nomkl
+  - pip
+"""
 
 
 @dataclass(frozen=True)
@@ -72,8 +128,10 @@ class CondaImage:
     built: dict[str, Any]
     said: str
 
-    def hpcbinder(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        words = [f"{name}={value}" for name, value in self.variables.items()]
+    def hpcbinder(
+        self, *arguments: str, check: bool = True, variables: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        words = [f"{name}={value}" for name, value in {**self.variables, **(variables or {})}.items()]
         command = ["/usr/bin/env", "--ignore-environment", *words, sys.executable, "-B", "-m", "hpcbinder", *arguments]
         done = subprocess.run(
             self.user.command(command), cwd=self.folder, capture_output=True, text=True, timeout=600, check=False
@@ -107,9 +165,12 @@ def conda_image(rig: Rig, apptainer: Apptainer) -> Iterator[CondaImage]:
         os.chown(folder / name, ordinary.uid, ordinary.uid)
     source = folder / "work"
     shutil.copytree(REPOS / "conda", source)
+    (source / "r.ipynb").write_text(R_NOTEBOOK)
+    environment = source / "environment.yml"
+    environment.write_text(environment.read_text().replace("- greeter=1\n", "- greeter=1\n  - r-base\n"))
     try:
         with serving(folder / "channel") as channel:
-            channel.add(python_package(), NATIVE, GREETER)
+            channel.add(python_package(), NATIVE, GREETER, R, R_KERNEL)
             given = {
                 name: value
                 for name, value in os.environ.items()
@@ -135,11 +196,34 @@ def conda_image(rig: Rig, apptainer: Apptainer) -> Iterator[CondaImage]:
 def test_its_kernel_runs_a_notebook(conda_image: CondaImage, user: User, apptainer: Apptainer) -> None:
     path = f"{conda_image.folder}/jupyter/share/jupyter"
     env = {"JUPYTER_PATH": path, "PATH": f"{apptainer.bin}:/usr/bin:/bin"}
-    (kernel,) = conda_image.built["kernels"]
+    kernel = next(each for each in conda_image.built["kernels"] if each["language"] == "python")
     command = [sys.executable, "-c", EXECUTE, f"{conda_image.source}/notebook.ipynb", kernel["name"]]
     said = user.run(command, env=env, network=False).stdout
     cached = f"/opt/env/lib/python{X_Y}/site-packages/greeter/__pycache__/__init__.cpython-{X_Y.replace('.', '')}.pyc"
     assert said == f"hi 1.17.0 hello /opt/env/share /opt/env {cached}\n"
+
+
+def test_rs_kernel_is_registered_and_starts(conda_image: CondaImage, user: User, apptainer: Apptainer) -> None:
+    path = f"{conda_image.folder}/jupyter/share/jupyter"
+    env = {"JUPYTER_PATH": path, "PATH": f"{apptainer.bin}:/usr/bin:/bin"}
+    kernel = next(each for each in conda_image.built["kernels"] if each["language"] == "r")
+    command = [sys.executable, "-c", EXECUTE, f"{conda_image.source}/r.ipynb", kernel["name"]]
+    assert user.run(command, env=env, network=False).stdout == "as R\n"
+
+
+def test_what_is_translated_needs_no_channel(conda_image: CondaImage, apptainer: Apptainer) -> None:
+    """Packages of the index, assembled as from a requirements.txt; no channel is asked, and no engine."""
+    source = conda_image.folder / "translated"
+    source.mkdir(exist_ok=True)
+    (source / "environment.yml").write_text(TRANSLATED)
+    words = ("--conda", "pypi", "--engine", "none", "--runtime", "apptainer", "--no-register", "--json")
+    done = conda_image.hpcbinder(
+        "build", str(source), *words, variables={"HPCBINDER_CONDA_SERVER": "http://127.0.0.1:9"}
+    )
+    built = json.loads(done.stdout)
+    program = "import msgpack, iniconfig, sys; print(msgpack.unpackb(msgpack.packb([7])), sys.prefix)"
+    start = [apptainer.path, "-s", "exec", built["formats"]["squashfs"], "python", "-c", program]
+    assert conda_image.user.run(start, network=False).stdout == "[7] /opt/env\n"
 
 
 def test_its_programs_run(conda_image: CondaImage, apptainer: Apptainer) -> None:
@@ -149,7 +233,7 @@ def test_its_programs_run(conda_image: CondaImage, apptainer: Apptainer) -> None
     # A link script that does what an image needs was run.
     assert conda_image.inside(apptainer.path, "cat", "/opt/env/share/linked") == "native 2.1\n"
     listed = json.loads(conda_image.inside(apptainer.path, "cat", "/opt/hpcbinder/packages/conda.json"))
-    assert [each["name"] for each in listed] == ["greeter", "native", "python"]
+    assert [each["name"] for each in listed] == ["greeter", "native", "python", "r-base", "r-irkernel"]
     assert "six" in conda_image.inside(apptainer.path, "python", "-m", "pip", "list")
     assert "python3 " in conda_image.inside(apptainer.path, "/opt/jupyter/bin/jupyter", "kernelspec", "list")
 
@@ -159,7 +243,10 @@ def test_the_plan_says_what_it_is_made_of(conda_image: CondaImage) -> None:
     assert planned["id"] == conda_image.built["id"]
     conda, pypi = planned["locks"]
     assert (conda["ecosystem"], conda["python"]) == ("conda", X_Y)
-    assert conda["layers"] == [["python", "native", "greeter"]]
+    (order,) = conda["layers"]
+    assert sorted(order) == ["greeter", "native", "python", "r-base", "r-irkernel"]
+    # What others depend on comes first.
+    assert order.index("greeter") > max(order.index("python"), order.index("native"))
     native = next(each for each in conda["packages"] if each["name"] == "native")
     assert (native["version"], native["build"], native["size"]) == ("2.1", "0", len(NATIVE.content))
     assert native["hashes"] == [f"sha256:{NATIVE.sha256}"]
@@ -173,8 +260,38 @@ def test_packages_that_were_seen_are_squashed_no_more(conda_image: CondaImage) -
     """And no engine is asked, though one is named: there is nothing that it could do."""
     words = ("--engine", "docker", "--no-register", "--rebuild")
     again = conda_image.hpcbinder("build", conda_image.source, *words)
-    assert "3 conda packages: 3 squashed now, 0 there already" in conda_image.said
-    assert "3 conda packages: 0 squashed now, 3 there already" in again.stderr
+    assert "5 conda packages: 5 squashed now, 0 there already" in conda_image.said
+    assert "5 conda packages: 0 squashed now, 5 there already" in again.stderr
     assert "no engine is needed" in again.stderr
     assert "link scripts of native" in conda_image.said
     assert "link scripts" not in again.stderr
+
+
+def test_its_packages_can_be_squashed_ahead_by_its_locks(conda_image: CondaImage) -> None:
+    locks = conda_image.folder / "image.json"
+    locks.write_text(conda_image.hpcbinder("show", conda_image.built["id"], "--json").stdout)
+    said = json.loads(conda_image.hpcbinder("warm", str(locks), "--json").stdout)
+    assert said["there"] >= 5 and said["refused"] == 0
+
+
+def test_packages_of_the_index_are_added_to_it(conda_image: CondaImage, apptainer: Apptainer) -> None:
+    said = conda_image.hpcbinder("extend", conda_image.built["id"], "tabulate==0.9.0", "--no-register", "--json")
+    new = replace(conda_image, built=json.loads(said.stdout))
+    assert new.built["added"] == ["tabulate 0.9.0"]
+    program = "import greeter, tabulate; print(tabulate.__version__, greeter.__name__)"
+    assert new.inside(str(apptainer.path), "python", "-c", program) == "0.9.0 greeter\n"
+
+
+def test_link_scripts_that_nothing_here_runs_are_named(conda_image: CondaImage) -> None:
+    """An engine that was asked for is none that does: its layers come after those of the packages."""
+    source = conda_image.folder / "linking"
+    source.mkdir(exist_ok=True)
+    # Another variable, so that the scripts were not run like this before.
+    (source / "environment.yml").write_text(
+        "channels: [testing]\ndependencies: [native]\nvariables: {GREETING: again}\n"
+    )
+    words = ("build", str(source), "--engine", "docker", "--no-register")
+    done = conda_image.hpcbinder(*words, check=False, variables={"PATH": "/usr/bin:/bin"})
+    assert done.returncode == 5
+    assert "link scripts that have to be run (native), which no engine does, and nothing else here" in done.stderr
+    assert "or do without what needs native" in done.stderr

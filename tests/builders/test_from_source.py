@@ -79,6 +79,7 @@ class Room:
         data: Mapping[str, str] | None = None,
         runtime: bool = True,
         system: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         folder = self.folder / "repository"
         folder.mkdir(exist_ok=True)
@@ -90,17 +91,20 @@ class Room:
             "folder": str(folder),
             "sources": sources,
             "system": list(system),
+            "env": dict(env or {}),
             "data": {"requirements.txt": "".join(f"{line}\n" for line in lines), "constraints.txt": "", **(data or {})},
         }
         path = "/usr/bin:/bin:/usr/sbin:/sbin"
-        env = {
+        environment = {
             "PATH": f"{self.apptainer.bin}:{path}" if runtime else path,
             "PYTHONPATH": f"{HERE.parent}:{HERE.parents[1]}",
             "HPCBINDER_SITE_PIP_INDEX_URL": self.index.url,
             "HPCBINDER_SOURCE_HOSTS": "127.0.0.1",
             "SECRET_TOKEN": "hush",
         }
-        done = self.user.run([sys.executable, "-B", HERE / "source_entry.py", json.dumps(told)], env=env, check=False)
+        done = self.user.run(
+            [sys.executable, "-B", HERE / "source_entry.py", json.dumps(told)], env=environment, check=False
+        )
         assert done.returncode == 0, done.stderr[-4000:]
         answer = json.loads(done.stdout)
         assert answer.pop("left") == []
@@ -168,6 +172,14 @@ open("/etc/planted", "w").write("x")
     again = room.install(["slow"], runtime=False)
     assert again["layers"] == first["layers"]
     assert "slow 2.0: its wheel was built before" in again["said"]
+
+
+def test_what_is_built_is_of_the_plans_time(room: Room) -> None:
+    for version, day in (("1.0", "2023-05-01"), ("2.0", "2025-05-01")):
+        room.index.sdist("aged", version, requires=["needed"], uploaded=f"{day}T10:00:00Z")
+        room.index.wheel("needed", version, uploaded=f"{day}T10:00:00Z")
+    got = room.install(["aged"], env={"UV_EXCLUDE_NEWER": "2023-08-05T23:59:59Z"})
+    assert [(each["name"], each["version"]) for each in got["listed"]] == [("aged", "1.0"), ("needed", "1.0")]
 
 
 def test_nothing_here_builds_it(room: Room) -> None:

@@ -1,5 +1,5 @@
 """Images that are assembled but for a step that has to be run: by Apptainer, as an ordinary user without any engine, or
-by Docker where no Apptainer is. The step finds the same, and the images agree."""
+by Docker or podman where no Apptainer is. The step finds the same, and the images agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from hpcbinder import contract
 from hpcbinder.squashfs import Image
 from images import Line
-from rig import Apptainer, Charliecloud, Rig, User
+from rig import Apptainer, Builder, Charliecloud, Rig, User
 
 LIKE = {"HPCBINDER_BUILD_COMPRESSION": "gzip"}
 """What else depends on the runtimes that are here: packages are squashed once for all tests that compress alike."""
@@ -147,7 +147,7 @@ def test_what_the_step_found(by_apptainer: Hybrid) -> None:
         assert image.read(f"{contract.REPO_DIR}/made/id") == b"0\n"
         assert image.read(f"{contract.REPO_DIR}/made/place") == b"/srv/repo\n"
         variables = image.read(f"{contract.REPO_DIR}/made/environment").decode()
-        assert f"PATH={contract.ENV_PREFIX}/bin:" in variables and "UV_NO_CONFIG=1" in variables
+        assert f":{contract.ENV_PREFIX}/bin:" in variables and "UV_NO_CONFIG=1" in variables
         assert b"/run/hpcbinder/tools/uv" in image.read(f"{contract.REPO_DIR}/made/found")
 
 
@@ -179,3 +179,36 @@ def test_its_kernels_run(by_docker: Hybrid, by_apptainer: Hybrid, user: User, ap
         assert done.stdout.startswith("1.17.0 yes ")
         kernels = user.run([*command, f"{contract.SERVER_PREFIX}/bin/jupyter-kernelspec", "list"], network=False)
         assert "second" in kernels.stdout
+
+
+@pytest.mark.heavy
+def test_podman_runs_what_cannot_be_built_apart(
+    line: Line, builder: Builder, charliecloud: Charliecloud, by_docker: Hybrid
+) -> None:
+    """A package without a wheel, where nothing builds one without an engine: its step is run as a whole, and so is what
+    comes behind it. The other packages, the server and the base are those of a site's store."""
+
+    def ask(work: Path) -> None:
+        (work / "requirements.txt").write_text("six==1.17.0\ndocopt==0.6.2\n")
+        script = "import docopt, six; print(docopt.__version__, six.__version__)"
+        (work / "postBuild").write_text(f"#!/bin/sh\nset -e\npython -c '{script}' >made\n")
+        (work / "postBuild").chmod(0o755)
+
+    source = line.repository("unbuildable", ask, of="edited")
+    store = builder.home / "store-unbuildable"
+    builder.run(["rm", "-rf", store])
+    mine = ("HOME", "PATH", "USER", "LOGNAME", "SHELL", "DOCKER_HOST", "TMPDIR", "HPCBINDER_BUILD_ENGINE")
+    given = {k: v for k, v in line.environment.items() if k not in mine and not k.startswith("XDG_")}
+    given |= {**LIKE, "HPCBINDER_STORE_SITE": str(line.folder / "store")}
+    command = [sys.executable, "-B", "-m", "hpcbinder", "--store", store, "build", source, "--runtime", "charliecloud"]
+    done = builder.run([*command, "--format", "squashfs", "--no-register", "--json"], env=given, timeout=900)
+    try:
+        assert "step python/packages is run as a whole: docopt has to be built" in done.stderr
+        assert "step python/packages: podman" in done.stderr
+        built = json.loads(done.stdout)
+        assert (built["image"]["engine"], built["image"]["ran_by"]) == ("none", "podman")
+        assert built["image"]["ran"] == "python/packages, postbuild/run"
+        with Image.open(Path(built["formats"]["squashfs"])) as image:
+            assert image.read(f"{contract.REPO_DIR}/made") == b"0.6.2 1.17.0\n"
+    finally:
+        builder.run(["rm", "-rf", store])

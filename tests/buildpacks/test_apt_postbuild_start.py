@@ -81,7 +81,7 @@ def test_post_build_runs_last_with_everything_in_place(tmp_path: Path) -> None:
     run = step(plan, "postbuild/run")
     assert run.stage is Stage.FINISH
     assert run.reads == ("binder/postBuild",)
-    assert run.data == {"interpreter": "", "path": "binder/postBuild"}
+    assert run.data["path"] == "binder/postBuild" and run.data["interpreter"] == ""
     assert run.runs_repository_code and not run.caches and not run.into_repo
 
 
@@ -138,10 +138,9 @@ def test_post_build_may_be_a_link_inside_the_repository(tmp_path: Path) -> None:
     assert step(plan_of(tmp_path), "postbuild/run").reads == ("binder/postBuild", "tools/prepare.sh")
 
 
-@pytest.mark.parametrize("name", ["postBuild", "start"])
-def test_scripts_with_windows_line_ends_cannot_run(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DetectError, match=f"^{name}:1: has Windows line ends.*dos2unix"):
-        plan_of(tmp_path, {name: "#!/bin/bash\r\necho\r\n"})
+def test_a_start_with_windows_line_ends_cannot_run(tmp_path: Path) -> None:
+    with pytest.raises(DetectError, match="^start:1: has Windows line ends.*dos2unix"):
+        plan_of(tmp_path, {"start": "#!/bin/bash\r\necho\r\n"})
 
 
 def test_start(tmp_path: Path) -> None:
@@ -152,6 +151,15 @@ def test_start(tmp_path: Path) -> None:
     assert reason(plan, ".binder/start") == "used: runs before every kernel and server"
     plan = plan_of(tmp_path, {".binder/start": "#!/bin/sh\nexport A=1\n"})
     assert 'never says exec "$@"' in reason(plan, ".binder/start")
+
+
+def test_a_start_of_repo2docker_has_its_variables(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"start": '#!/bin/bash\nexport A="${NB_PYTHON_PREFIX}/share"\nexec "$@"\n'})
+    assert plan.env["NB_PYTHON_PREFIX"] == "/opt/env" and "CONDA_DIR" not in plan.env
+    plan = plan_of(tmp_path, {"start": '#!/bin/bash\ncd /home/jovyan\nexec "$@"\n'})
+    assert {d.reason for d in plan.decisions if not d.used} == {
+        "what it looks for in /home/jovyan, a folder of repo2docker's images, is in /srv/repo"
+    }
 
 
 def test_start_must_be_a_file(tmp_path: Path) -> None:

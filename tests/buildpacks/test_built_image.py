@@ -19,6 +19,16 @@ def image(line: Line) -> str:
     return name
 
 
+EXTENSIONS = """
+import json
+from jupyter_server.extension.config import ExtensionConfigManager
+from jupyter_server.serverapp import ServerApp
+manager = ExtensionConfigManager(read_config_path=ServerApp().config_file_paths)
+print(json.dumps(manager.get_jpserver_extensions()))
+"""
+"""What the server itself does at its start (jupyter_server/serverapp.py, find_server_extensions)."""
+
+
 def inside(line: Line, image: str, *command: str) -> str:
     argv = ["docker", "run", "--rm", "--network", "none", "--read-only", "--user", "4242", image, *command]
     done = subprocess.run(argv, env=line.environment, capture_output=True, text=True, timeout=120)
@@ -55,6 +65,20 @@ def test_post_build_ran_with_what_it_reads_and_its_files_are_readable(line: Line
         "requirements.txt",
         "src",
     ]
+
+
+def test_post_build_of_repo2docker_found_what_it_counts_on(line: Line, image: str) -> None:
+    """tests/repos/native/postBuild checks the variables and paths itself; here is what it leaves."""
+    listing = inside(line, image, "sh", "-c", "ls -A /home /srv /srv/conda /srv/conda/envs; readlink /srv/conda/envs/*")
+    assert "jovyan" not in listing and "/opt/env\n/opt/env\n" in listing
+    packages = python(line, image, "print(open('/opt/hpcbinder/packages/python.json').read())")
+    assert "iniconfig" in {package["name"] for package in packages}
+    assert inside(line, image, "python", "-m", "IPython", "-c", "print(STARTED)").strip() == "by postBuild"
+    folders = ("/opt/env/share/jupyter/kernels", "/opt/env/etc/jupyter/jupyter_server_config.d")
+    found = inside(line, image, "find", *folders, "-mindepth", "1", "-maxdepth", "1", "-printf", "%f ")
+    assert sorted(found.split()) == ["jupyter_server_terminals.json", "mine", "python3"]
+    extensions = inside(line, image, "/opt/jupyter/bin/python", "-c", EXTENSIONS)
+    assert json.loads(extensions)["jupyter_server_terminals"] is False
 
 
 def test_every_module_has_bytecode_that_looks_at_no_time(line: Line, image: str) -> None:

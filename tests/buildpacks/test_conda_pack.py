@@ -11,6 +11,7 @@ from checkouts import plan_of, reason, step
 
 from hpcbinder.errors import DetectError
 from hpcbinder.model import Lock, LockedPackage, Plan, Wanted, WantedConda
+from hpcbinder.plan import manifest
 
 FILES = {"environment.yml": "channels: [conda-forge]\ndependencies:\n  - numpy=1.26\n"}
 
@@ -45,6 +46,9 @@ class Index:
         names = sorted({*(line.split("=")[0].split(">")[0] for line in wanted.requirements), *self.needs})
         packages = tuple(LockedPackage(name, "1", (f"sha256:{'1' * 64}",)) for name in names)
         return Lock("pypi", "resolved", "3.12", "x86_64-manylinux_2_36", packages, (tuple(names),))
+
+    def known(self, wanted: Wanted, *, built: bool) -> frozenset[str]:
+        return frozenset(wanted.requirements)
 
     def layered(self, lock: Lock) -> Lock:
         return lock
@@ -84,8 +88,11 @@ def test_an_environment_is_data(tmp_path: Path) -> None:
     assert plan.env["MODE"] == "fast" and plan.env["CONDA_PREFIX"] == "/opt/env"
     # All of it is conda's: no environment of ours, and no wheels.
     assert not any(each.name.startswith("python/") for each in plan.steps)
-    assert reason(plan, "environment.yml") == "used: 4 conda packages, Python 3.12.4; a note"
+    assert (
+        reason(plan, "environment.yml") == "used: 4 conda packages, Python 3.12.4; its prefix says nothing here; a note"
+    )
     assert plan.asked["conda"] == ("numpy", "samtools")
+    assert "--conda packages" in json.loads(manifest(plan))["rebuild"]
 
 
 def test_a_pip_section_joins_on_top(tmp_path: Path) -> None:
@@ -116,8 +123,8 @@ def test_what_counts_less_is_said(tmp_path: Path) -> None:
     plan = planned(
         tmp_path, "dependencies: [numpy]\n", requirements__txt="six\n", setup__py="", runtime__txt="python-3.9\n"
     )
-    for file in ("requirements.txt", "runtime.txt"):
-        assert reason(plan, file) == "not used: environment.yml, which counts more, says what is installed"
+    assert reason(plan, "requirements.txt") == "used: pip installs what environment.yml does not have: six"
+    assert reason(plan, "runtime.txt") == "not used: environment.yml, which counts more, says what is installed"
     assert reason(plan, "setup.py").startswith("not used: ")
 
 
@@ -161,8 +168,38 @@ def test_what_is_no_environment(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_pip_section_that_is_one_text(tmp_path: Path) -> None:
     index = Index()
-    planned(tmp_path, "dependencies:\n- pip: six\n", index=index)
+    plan = planned(tmp_path, "dependencies:\n- pip: six\n", index=index)
     assert "six" in index.asked[0].requirements
+    said = [each.reason for each in plan.decisions if each.file == "environment.yml"]
+    assert "line 2: its pip section is a text, taken as the one requirement of a list" in said[0]
+    with pytest.raises(DetectError, match=r"environment.yml:3: has a pip section that is one text: put a dash before"):
+        planned(tmp_path, "dependencies:\n- numpy\n- pip: |\n    six\n    numpy\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "export"),
+    [
+        ("dependencies: [numpy=1.26.4=py312h1_0, python=3.12.4=h1_0, scipy]\n", True),
+        ("dependencies: [numpy=1.26.4, python=3.12.4, six=1.16]\nprefix: /x\n", True),
+        ("dependencies: [numpy=1.26.4, python=3.12.4, six=1.16]\n", False),
+        ("dependencies: [numpy=1.26.4, python, six]\nprefix: /x\n", False),
+        ("dependencies: [" + ", ".join(f"p{n}=1.{n}" for n in range(90)) + "]\n", True),
+        ("dependencies: [numpy=1.26.4=*_mkl, scipy, six]\n", False),
+    ],
+)
+def test_an_export_is_known_by_its_look(tmp_path: Path, text: str, export: bool) -> None:
+    conda = Conda()
+    planned(tmp_path, text, conda)
+    assert conda.asked[0].export is export
+
+
+def test_r_brings_its_kernel(tmp_path: Path) -> None:
+    conda = Conda(("r-base", "4.3.3", "h1_0"), ("r-irkernel", "1.3.2", "r43_0"))
+    plan = planned(tmp_path, "dependencies: [r-base]\n", conda)
+    assert conda.asked[0].extras == ("ipykernel", "pip", "r-irkernel")
+    assert plan.labels["org.hpcbinder.kernels"] == "python3 ir"
+    planned(tmp_path, "dependencies: [numpy]\n", conda)
+    assert conda.asked[1].extras == ("ipykernel", "pip")
 
 
 LISTED = "https://conda.anaconda.org/conda-forge/linux-64/numpy-1.26.4-py312h1_0.conda"

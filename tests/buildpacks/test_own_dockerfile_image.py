@@ -118,6 +118,23 @@ def test_an_image_without_a_kernel_is_an_image(site: Line) -> None:
     assert "holds no Jupyter kernel" in failed.stderr and "Dockerfile" in failed.stderr
 
 
+def test_a_devcontainer_gets_the_repository_and_runs_its_command(site: Line) -> None:
+    def write(folder: Path) -> None:
+        wanted = {
+            "image": "python:3.11-slim",
+            "containerEnv": {"COST": "5 $HOME"},
+            "postCreateCommand": "pwd >made; id -u",
+        }
+        (folder / ".devcontainer" / "devcontainer.json").write_text(f"// editors\n{json.dumps(wanted)}")
+
+    result = site.build(site.repository("lang-devcontainer", write), "--format", "squashfs", "--no-register")
+    argv = ["docker", "run", "--rm", "--network=none", "--entrypoint=/bin/sh", result["image"]["name"], "-euc"]
+    done = subprocess.run(
+        [*argv, 'cat made a.py; echo "$COST"'], env=site.environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.returncode) == ("/srv/repo\nprint(1)\n5 $HOME\n", 0), done.stderr
+
+
 def test_a_failing_instruction_is_named(site: Line) -> None:
     def write(folder: Path) -> None:
         (folder / "Dockerfile").write_text("FROM python:3.11-slim\nRUN echo 'E: no such thing' >&2; exit 3\n")

@@ -67,7 +67,7 @@ def test_which_python(tmp_path: Path, files: dict[str, str], suite: str, expecte
             {"runtime.txt": "python-3.7"},
             r"^runtime\.txt:1: asks for Python 3\.7, which no base has \(there is Python 3\.11 \(Debian bookworm\) or ",
         ),
-        ({"runtime.txt": "python-2"}, r"^runtime\.txt:1: asks for Python 2, which"),
+        ({"runtime.txt": "python-2"}, r"^runtime\.txt:1: asks for Python 2.7, which"),
         ({"runtime.txt": "python-3.11; touch canary"}, r"^runtime\.txt:1: 'python-3\.11; touch canary' is no version"),
         ({"runtime.txt": "python-3.11\npython-3.13"}, r"^runtime\.txt:1: 'python-3\.11' is no version"),
         ({"runtime.txt": "3.11"}, r"^runtime\.txt:1: '3\.11' is no version.*write python-X\.Y"),

@@ -96,7 +96,9 @@ def test_what_is_taken(tmp_path: Path, text: str | bytes, expected: list[str]) -
         ("a\x1b[2J", r":1: has control characters"),
         ("a\u2028b", r":1: has control characters"),
         (b"a\0b", r":1: has a NUL byte"),
-        ("numpy".encode("utf-16"), r":1: is UTF-16"),
+        ("numpy\nscipy".encode("utf-16")[:-1], r":2: begins as UTF-16 does, and is not"),
+        ("a\0b".encode("utf-16"), r":1: has a NUL byte"),
+        (b"\xff\xfe\x00\xd8a\x00", r":1: begins as UTF-16 does"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:

@@ -116,6 +116,15 @@ def test_a_site_that_keeps_bases_needs_nothing_to_make_one(desk: Desk, tmp_path:
     assert "base" not in found["cannot_build"]
 
 
+def test_a_site_store_that_everybody_may_write_to_is_told_of(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "site/images").mkdir(parents=True)
+    (tmp_path / "site/images").chmod(0o777)
+    findings = desk.doctor(HPCBINDER_STORE_SITE=str(tmp_path / "site"))["findings"]
+    told = [finding["found"] for finding in findings if finding["name"] == "site store"]
+    assert told[0].endswith("site: 0 images")
+    assert "everybody may write to images" in told[1]
+
+
 def test_whether_images_can_be_assembled_without_an_engine(desk: Desk, tmp_path: Path) -> None:
     site = tmp_path / "site"
     architecture = ARCHITECTURES[platform.machine()]
@@ -292,3 +301,17 @@ def test_the_table_ends_with_what_can_be_done(desk: Desk) -> None:
     build, run = done.stdout.splitlines()[-2:]
     assert build.startswith("build: not here: no engine")
     assert run == "run: not here: no runtime"
+
+
+def test_a_machine_without_a_gpu_is_no_worse(desk: Desk) -> None:
+    found = desk.finding("GPU", HPCBINDER_RUNTIME_GPU="none")
+    assert (found["topic"], found["status"], found["found"]) == ("gpu", "missing", "runtime.gpu = none")
+
+
+def test_the_driver_and_the_cuda_it_runs(desk: Desk) -> None:
+    """Its version is the kernel's to say; where it does not, NVIDIA's program says it. A stand-in: there is no GPU."""
+    desk.program("nvidia-smi", "echo 470.256.02")
+    found = desk.finding("NVIDIA", HPCBINDER_RUNTIME_GPU="nvidia")
+    assert found["status"] == "ok" and found["found"].endswith("runs programs of CUDA 11 and before")
+    desk.program("nvidia-smi", "exit 9")
+    assert desk.finding("NVIDIA", HPCBINDER_RUNTIME_GPU="nvidia")["status"] == "problem"

@@ -43,6 +43,19 @@ def test_the_variables_of_a_step() -> None:
     assert "SSL_CERT_FILE" not in found
 
 
+def test_where_packages_of_r_and_julia_come_from() -> None:
+    site = SiteConfig(
+        cran_mirror="https://me:s3cret@cran.site/{suite}/{date}",
+        julia_mirror="https://julia.site/bin",
+        julia_package_server="https://pkg.julia.site",
+    )
+    secrets = site_secrets(site, suite="bookworm")
+    found = exported(secrets["hpcbinder-env"])
+    assert found["HPCBINDER_CRAN"] == "https://me:s3cret@cran.site/{suite}/{date}"
+    assert (found["HPCBINDER_JULIA"], found["JULIA_PKG_SERVER"]) == ("https://julia.site/bin", "https://pkg.julia.site")
+    assert exported(secrets["hpcbinder-env-public"])["HPCBINDER_CRAN"] == "https://cran.site/{suite}/{date}"
+
+
 def test_a_step_that_runs_the_repositorys_code_sees_no_credentials() -> None:
     secrets = site_secrets(SITE, suite="bookworm")
     public = {name: text for name, text in secrets.items() if name.endswith("-public")}

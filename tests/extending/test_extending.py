@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from package_index import PackageIndex
 
 from hpcbinder.builders.assembling import Entry as TreeEntry
-from hpcbinder.builders.assembling import File, layer_tar
+from hpcbinder.builders.assembling import File, Layer, layer_tar
 from hpcbinder.builders.assembling.tree import Folder, Link
 from hpcbinder.catalog import Catalog
 from hpcbinder.config import Config, SiteConfig, StoreConfig
 from hpcbinder.contract import MANIFEST, PACKAGES_DIR
-from hpcbinder.convert import convert
+from hpcbinder.convert import LayerCache, convert
 from hpcbinder.errors import BuildError, DetectError, HpcbinderError, UsageError
 from hpcbinder.extending import Addition, extend, requirements_of
 from hpcbinder.lock import Resolver
@@ -27,6 +30,7 @@ from hpcbinder.model import BaseRef, Entry, ImageConfig, Lock, Python, Wanted
 from hpcbinder.progress import Silent
 from hpcbinder.squashfs import Image, Options, write_layer
 from hpcbinder.wheels import Target, WheelStore
+from rig import Apptainer, Registry
 
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 SITE = f"/opt/env/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
@@ -46,6 +50,14 @@ class Place:
     def extend(self, *requirements: str, image: Entry | None = None, upgrade: bool = False) -> Entry:
         wish = Addition(requirements, upgrade)
         return extend(image or self.image, wish, self.config, self.catalog, Silent())
+
+    def command(self, *words: str, environment: Mapping[str, str]) -> str:
+        """What the program prints, on this store."""
+        argv = [sys.executable, "-B", "-m", "hpcbinder", "--store", str(self.catalog.path), *words]
+        given = {**os.environ, "CI": "1", **environment}
+        done = subprocess.run(argv, env=given, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
 
 
 @pytest.fixture
@@ -79,11 +91,13 @@ def image(catalog: Catalog, config: Config, requirements: tuple[str, ...]) -> En
     }
     with catalog.temporary() as scratch:
         lowest = scratch / "lowest.layer"
-        write_layer(io.BytesIO(layer_tar(tree)), lowest, OPTIONS)
+        diff_id = write_layer(io.BytesIO(layer_tar(tree)), lowest, OPTIONS)
         target = Target("/opt/env", PYTHON, "/opt/env/bin/python", "amd64", lock.platform)
         wheels = WheelStore(catalog.path / "wheels", config.site, OPTIONS, Silent())
-        layers = [lowest, *wheels.layers(lock, target, scratch=scratch)]
-        about = ImageConfig("sha256:0", "amd64", "", {"PATH": "/opt/env/bin"}, (), (), "/srv/repo", {}, (), ())
+        packages = wheels.layers(lock, target, scratch=scratch)
+        layers = [LayerCache(catalog.layers_dir, OPTIONS).keep(lowest, diff_id), *packages]
+        diff_ids = (diff_id, *(Layer.of_package(path).identity for path in packages))
+        about = ImageConfig("sha256:0", "amd64", "", {"PATH": "/opt/env/bin"}, (), (), "/srv/repo", {}, (), diff_ids)
         folder = scratch / "image"
         folder.mkdir()
         made = _converted(about, catalog, folder, layers)
@@ -286,3 +300,43 @@ def test_nothing_of_an_image_is_started_to_compile_for_it(place: Place, monkeypa
     )
     with pytest.raises(BuildError, match="the base is asked"):
         place.extend("extra")
+
+
+def test_the_command_reads_files_and_leaves_kernels_that_are_to_be_kept(
+    place: Place, apptainer: Apptainer, tmp_path: Path
+) -> None:
+    environment = {"PATH": f"{apptainer.bin}:{os.defpath}", "HPCBINDER_SITE_PIP_INDEX_URL": place.index.url}
+    jupyter = tmp_path / "jupyter"
+
+    def command(*words: str) -> dict[str, Any]:
+        found = json.loads(place.command(*words, "--json", environment=environment))
+        assert isinstance(found, dict)
+        return found
+
+    def runs(image: dict[str, Any], name: str) -> bool:
+        return image["id"] in (jupyter / "share/jupyter/kernels" / name / "launch.json").read_text()
+
+    first = command("extend", place.image.id, "other", "--name", "mine", "--prefix", str(jupyter))
+    assert runs(first, "mine")
+    (tmp_path / "more.txt").write_text("extra==1.0\n# and no more\n")
+    wish = ["extend", first["id"], "-r", str(tmp_path / "more.txt")]
+    second = command(*wish, "--keep-kernel", "--name", "beside", "--prefix", str(jupyter))
+    assert second["added"] == ["extra 1.0"]
+    assert runs(first, "mine") and runs(second, "beside")
+    # The same image is there: now its parent's kernel is to run it.
+    assert command(*wish)["id"] == second["id"]
+    assert runs(second, "mine") and not runs(first, "mine")
+
+
+def test_it_is_pushed_and_pulled_as_it_is(place: Place, registry: Registry, tmp_path: Path) -> None:
+    new = place.extend("newer", upgrade=True)  # with something taken away
+    name = f"{registry.host}/extended/chirp:one"
+    place.command("push", new.id, name, environment={})
+    out = tmp_path / "pulled.squashfs"
+    place.command("convert", f"docker://{name}", "--to", "squashfs", "--output", str(out), environment={})
+    with Image.open(out) as image:
+        pulled = {path: image.read(path) for path, node in image.walk() if node.kind == "file"}
+    before = files(new)
+    assert {path for path in pulled.keys() | before.keys() if pulled.get(path) != before.get(path)} <= {
+        *(path for path in before if path.startswith(".singularity.d/")),
+    }

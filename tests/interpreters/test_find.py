@@ -97,6 +97,12 @@ def test_a_shim_is_no_interpreter(tmp_path: Path, says: str, reason: str) -> Non
     assert problem(pretend(tmp_path / "shims", "3.12", says)) == reason
 
 
+def test_python_2_is_looked_at_too(tmp_path: Path) -> None:
+    found = find_interpreters([pretend(tmp_path / "2.7.18", "2.7"), pretend(tmp_path / "2.6.9", "2.6")])
+    assert found.problems.pop(f"{tmp_path}/2.7.18/bin/python2.7") == "it is a script and no program"
+    assert list(found.problems) == [f"{tmp_path}/2.6.9"]
+
+
 def test_other_builds_are_refused(prefix: Path, tmp_path: Path) -> None:
     program = f"bin/python{VERSION}"
     damaged = Path(shutil.copytree(prefix, tmp_path / "damaged", symlinks=True))
@@ -124,7 +130,9 @@ def test_other_builds_are_refused(prefix: Path, tmp_path: Path) -> None:
 
 
 def test_folders_that_hold_none(tmp_path: Path) -> None:
-    assert problem(tmp_path) == "holds no interpreter: there is no bin/python3.X in it or one level below"
+    assert problem(tmp_path) == (
+        "holds no interpreter: there is no bin/python2.7 or bin/python3.X in it or one level below"
+    )
     assert problem(tmp_path / "nothing") == "no such file or directory"
     (tmp_path / "file").write_text("")
     assert problem(tmp_path / "file") == "not a directory"

@@ -75,8 +75,11 @@ def test_what_is_in_a_context(tmp_path: Path) -> None:
     assert [name for name in names if name.startswith("steps/04/")] == [
         "steps/04/run.sh",
         "steps/04/files",
+        "steps/04/files/conda",
         "steps/04/files/interpreter",
+        "steps/04/files/jupyter",
         "steps/04/files/path",
+        "steps/04/files/pip",
         "steps/04/repo",
         "steps/04/repo/data",
         "steps/04/repo/data/x",

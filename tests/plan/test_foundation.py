@@ -84,12 +84,13 @@ def test_a_server_on_another_python(tmp_path: Path) -> None:
 
 
 def test_too_old_for_a_kernel(tmp_path: Path) -> None:
-    old = replace(FOLDER, version="3.7", full="3.7.16", source="/sw/python/3.7")
+    old = replace(FOLDER, version="3.4", full="3.4.10", source="/sw/python/3.4")
     with pytest.raises(DetectError) as caught:
-        plan(tmp_path, "3.7", pythons=(FOLDER, old))
-    assert caught.value.message == "Python 3.7 is too old for a notebook's kernel"
+        plan(tmp_path, "3.4", pythons=(FOLDER, old))
+    assert caught.value.message == "Python 3.4 is too old for a notebook's kernel"
     assert caught.value.hint == (
-        "the oldest is 3.8; there is Python 3.11 (Debian bookworm), 3.12 (/sw/python/3.12.4) or 3.13 (Debian trixie)"
+        "the oldest are 2.7 and 3.5; there is Python 3.11 (Debian bookworm), 3.12 (/sw/python/3.12.4) or "
+        "3.13 (Debian trixie)"
     )
 
 

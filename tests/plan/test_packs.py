@@ -70,7 +70,7 @@ def test_a_site_adds_a_pack_without_any_code(site: Path, repo: Path) -> None:
     assert next(pack for pack in plan.packs if pack.name == "modules").origin == str(site / "modules")
     assert reason(plan, "binder/cpanfile") == "used: installs Perl modules"
     assert reason(plan, "cpanfile").startswith("not used: there is a binder folder")
-    assert plan.labels["org.hpcbinder.buildpacks"] == "python/1 modules/2.1 apt/1"
+    assert plan.labels["org.hpcbinder.buildpacks"] == "python/1 modules/2.1 apt/2"
 
 
 def test_a_pack_that_nothing_triggers_takes_no_part(site: Path, repo: Path) -> None:

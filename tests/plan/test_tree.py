@@ -87,6 +87,14 @@ def test_a_byte_order_mark_and_windows_line_ends_do_not_matter(tmp_path: Path) -
     assert scan(tmp_path).read_text("f") == "numpy\nscipy\npandas\n"
 
 
+@pytest.mark.parametrize("raw", ["\ufeffnümpy\r\nscipy".encode(f"utf-16-{end}") for end in ("le", "be")])
+def test_utf16_is_read_where_it_may_be(tmp_path: Path, raw: bytes) -> None:
+    fill(tmp_path, {"f": raw})
+    assert scan(tmp_path).read_text("f", limit=len(raw), utf16=True) == "nümpy\nscipy"
+    with pytest.raises(DetectError, match="is longer than"):
+        scan(tmp_path).read_text("f", limit=len(raw) - 1, utf16=True)
+
+
 def test_symlinks_are_followed_inside_the_tree_only(tmp_path: Path) -> None:
     root = tmp_path / "repo"
     fill(tmp_path, {"outside": "secret", "repo/a/real": "text", "repo/.git/config": "secret"})

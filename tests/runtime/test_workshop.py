@@ -240,6 +240,22 @@ def test_an_apptainer_that_cannot(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         workshop(Config(), Silent())
 
 
+def test_root_without_subordinate_ids_is_told_how_to_get_some(apptainer: Apptainer) -> None:
+    """Apptainer makes a namespace of one id for everybody but root."""
+    ask = (
+        "from hpcbinder.config import load\nfrom hpcbinder.errors import RunError\n"
+        "from hpcbinder.progress import Silent\nfrom hpcbinder.runtime import workshop\n"
+        "try: print(workshop(load(), Silent()).description)\n"
+        "except RunError as error: print(error)\n"
+    )
+    alone = "touch /etc/subuid; mount --bind /dev/null /etc/subuid"
+    command = ["unshare", "--mount", "sh", "-euc", f'{alone}; exec "$@"', "sh", sys.executable, "-B", "-c", ask]
+    environment = {"PATH": f"{apptainer.bin}:{os.defpath}", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert "no mapping entry found in /etc/subuid for root" in done.stdout
+    assert "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 root" in done.stdout
+
+
 def tree(tmp_path: Path) -> Path:
     """A small image to change."""
     stream = io.BytesIO()

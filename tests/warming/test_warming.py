@@ -61,6 +61,7 @@ class Bench:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.asked: list[tuple[str, str]] = []
+        self.files: list[object] = []
         self.errors: dict[str, HpcbinderError] = {}
         self.config = replace(Config(), store=StoreConfig(folder / "store"))
         self.catalog = Catalog(folder / "store")
@@ -68,6 +69,7 @@ class Bench:
 
     def _warm(self, task: object, *_: object) -> None:
         ground = str(getattr(task, "ground"))  # noqa: B009 (a private class)
+        self.files.append(getattr(task, "files"))  # noqa: B009
         self.asked.append((Path(getattr(task, "file")).name, ground))  # noqa: B009
         if ground in self.errors:
             raise self.errors[ground]
@@ -119,6 +121,29 @@ def test_an_images_locks_say_themselves_what_they_are_for(bench: Bench, tmp_path
     (tmp_path / "manifest.json").write_text(json.dumps({"locks": [lock]}))
     warm(Favourites((str(tmp_path / "manifest.json"),)), bench.config, bench.catalog, Silent())
     assert bench.asked == [("manifest.json", "debian:trixie, Python 3.13")]
+
+
+def test_an_images_conda_packages_are_an_explicit_list(bench: Bench, tmp_path: Path) -> None:
+    """What pip put on top of them goes with that environment alone."""
+    url = "https://conda.anaconda.org/conda-forge/linux-64/python-3.12.4-h1_0_cpython.conda"
+    python = {
+        "name": "python",
+        "version": "3.12.4",
+        "hashes": [f"sha256:{'0' * 64}"],
+        "url": url,
+        "build": "h1_0_cpython",
+    }
+    six = {"name": "six", "version": "1.0", "hashes": [f"sha256:{'1' * 64}"], "url": ""}
+    common = {"origin": "resolved", "python": "3.12", "platform": "x86_64-manylinux_2_36"}
+    locks = [
+        {**common, "ecosystem": "conda", "packages": [python], "layers": [["python"]]},
+        {**common, "ecosystem": "pypi", "packages": [six], "layers": [["six"]]},
+    ]
+    (tmp_path / "manifest.json").write_text(json.dumps({"locks": locks}))
+    done = warm(Favourites((str(tmp_path / "manifest.json"),)), bench.config, bench.catalog, Silent())
+    assert bench.asked == [("manifest.json", "debian:bookworm, Python 3.11")]
+    assert bench.files == [{"conda-linux-64.lock": f"@EXPLICIT\n{url}#{'0' * 64}\n".encode()}]
+    assert [part.left for part in done.parts] == ["wheels on top of a conda environment are squashed with the image"]
 
 
 @pytest.mark.parametrize(("bases", "pythons"), [(("sid",), ()), ((), ("3",)), ((), ("3.11; rm",))])

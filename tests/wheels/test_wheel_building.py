@@ -135,6 +135,19 @@ def test_the_newest_source_archive_that_will_do() -> None:
         chosen(">=3")
 
 
+def test_a_source_of_the_time_comes_before_newer_ones() -> None:
+    times = {"1.0": "2018-01-01T00:00:00Z", "2.0": "2019-01-01T00:00:00.5Z", "3.0": "2020-01-01T00:00:00Z", "4.0": ""}
+    found = [Sdist(v, f"thing-{v}.tar.gz", "https://x.example.org/", "a" * 64, uploaded=t) for v, t in times.items()]
+
+    def chosen(as_of: str, wanted: str = "") -> str:
+        options = {"hashes": frozenset[str](), "python": "3.11.2", "prereleases": False, "as_of": as_of}
+        return choose_sdist(found, "thing", SpecifierSet(wanted), **options).version
+
+    assert chosen("2019-06-01T23:59:59Z") == "2.0"
+    assert chosen("") == chosen("2017-06-01T23:59:59Z") == "4.0"
+    assert chosen("2019-06-01T23:59:59Z", "==3.0") == "3.0"
+
+
 def test_links_of_an_old_index() -> None:
     html = (
         f'<a href="../files/thing-1.0.tar.gz#sha256={"a" * 64}" data-requires-python="&gt;=3.9">thing-1.0.tar.gz</a>'

@@ -142,9 +142,9 @@ class CondaEnvironments:
                 workshop = self._workshop()
             except RunError as error:
                 raise BuildError(
-                    f"conda packages with link scripts that have to be run ({names}), which nothing here does: "
-                    f"{error.message}",
-                    hint=error.hint,
+                    f"conda packages with link scripts that have to be run ({names}), which no engine does, and "
+                    f"nothing else here: {error.message}",
+                    hint="; ".join(filter(None, (error.hint, f"or do without what needs {names}"))),
                 ) from None
             self._reporter.phase("build", f"link scripts of {names}: {workshop.description}")
             room = self._scratch / f"link-{secrets.token_hex(4)}"

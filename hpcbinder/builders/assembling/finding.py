@@ -44,6 +44,7 @@ class Finder:
         source: From where git repositories may come.
         python: `X.Y.Z` that it is built for.
         prereleases: Pre-releases will do, too.
+        as_of: Time of which sources of the index are, as far as it says when they were uploaded; "" for the newest.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Finder:
         *,
         python: str,
         prereleases: bool,
+        as_of: str = "",
     ) -> None:
         self._folder = folder
         self._room = room
@@ -64,6 +66,7 @@ class Finder:
         self._reporter = reporter
         self._python = python
         self._prereleases = prereleases
+        self._as_of = as_of
 
     def find(self, requirement: Requirement, hashes: frozenset[str]) -> Source:
         """A requirement's source, fetched.
@@ -98,6 +101,7 @@ class Finder:
             hashes=hashes,
             python=self._python,
             prereleases=self._prereleases,
+            as_of=self._as_of,
         )
         package = LockedPackage(name, sdist.version, (f"sha256:{sdist.sha256}",))
         return self._fetched(package, Candidate(sdist.filename, sdist.url, frozenset(package.hashes)))

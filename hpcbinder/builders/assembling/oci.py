@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hpcbinder.bases import Bases
 from hpcbinder.builders.assembling.layer import Layer
-from hpcbinder.catalog import Catalog
+from hpcbinder.catalog import Catalog, vouched
 from hpcbinder.errors import BuildError
 from hpcbinder.image import DockerArchive, OciImage, StackedImage
 from hpcbinder.model import Entry, ImageConfig
@@ -60,7 +60,8 @@ def kept_image(entry: Entry, catalog: Catalog, bases: Bases) -> StackedImage | N
 
 def _packages(catalog: Catalog) -> Mapping[str, Path]:
     """Identity -> each squashed package that there is, in our store or a site's."""
-    paths = (path for store in (*catalog.site, catalog.path) for path in store.glob("*/layers/*.squashfs"))
+    theirs = (path for store in catalog.site for path in store.glob("*/layers/*.squashfs") if vouched(path, store))
+    paths = (*theirs, *catalog.path.glob("*/layers/*.squashfs"))
     return {Layer.of_package(path).identity: path for path in paths}
 
 
@@ -69,7 +70,8 @@ def _kept(identity: str, catalog: Catalog) -> Path | None:
     digest = identity.removeprefix("sha256:")
     for folder in (catalog.layers_dir, *catalog.layers_below):
         for path in sorted(folder.glob(f"{digest}-*.squashfs")):
-            return path
+            if folder == catalog.layers_dir or vouched(path, folder.parent):
+                return path
     return None
 
 

@@ -198,6 +198,7 @@ class _Installing:
         self._room = room
         self._place_: Place | None = None
         self._prereleases = self._step.env.get("UV_PRERELEASE") == "allow"
+        self._as_of = self._step.env.get("UV_EXCLUDE_NEWER", "")
         self._finder = Finder(
             packages._folder,
             room,
@@ -206,6 +207,7 @@ class _Installing:
             packages._reporter,
             python=target.python,
             prereleases=self._prereleases,
+            as_of=self._as_of,
         )
         self._environment = marker_environment(target.python, target.architecture)
 
@@ -276,6 +278,7 @@ class _Installing:
             architecture=self._target.architecture,
             suite=self._plan.base.suite,
             source=f"{self._plan.source}#{self._plan.subdir}#built",
+            as_of=self._as_of,
         )
 
     def _build(self, source: Source, state: _State, *, follow: bool = True) -> None:
@@ -351,6 +354,7 @@ class _Installing:
                 plan.base.suite,
                 {name: value for name, value in self._step.env.items() if not name.startswith("UV_")},
                 self._interpreter,
+                self._as_of,
             )
         return self._place_
 

@@ -11,7 +11,7 @@ from hpcbinder.builders.assembling.assemble import Assembler
 from hpcbinder.builders.assembling.conda import CondaEnvironments
 from hpcbinder.builders.assembling.sources import SourcePackages
 from hpcbinder.builders.assembling.system import SystemPackages
-from hpcbinder.catalog import Catalog
+from hpcbinder.catalog import Catalog, vouched
 from hpcbinder.conda import Channels, CondaStore
 from hpcbinder.config import Config
 from hpcbinder.convert import LayerCache
@@ -64,7 +64,7 @@ def system_packages(
     """The sets of Debian packages of a catalog's store, and below it those of its sites."""
     return SystemPackages(
         catalog.path / SYSTEM,
-        [store / SYSTEM for store in catalog.site],
+        [store / SYSTEM for store in catalog.site if vouched(store / SYSTEM, store)],
         cache=LayerCache(catalog.layers_dir, options, below=catalog.layers_below),
         site=config.site,
         workshop=functools.cache(lambda: workshop(config, reporter)),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcbinder.apt import Archive, Deb, Lists, NoSuchPackage, Programs, Resolver, Set, Sets, Target, fetch_debs, narrow
+from hpcbinder.builders.asked import line_of
 from hpcbinder.catalog import remove_tree
 from hpcbinder.config import SiteConfig
 from hpcbinder.contract import STEP_DIR
@@ -26,8 +27,6 @@ from hpcbinder.squashfs import Options, merge, write_layer
 
 ARCHITECTURES = {"amd64": "amd64", "arm64": "arm64", "ppc64le": "ppc64el"}
 """OCI name -> Debian name."""
-
-_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -256,20 +255,8 @@ class _Making:
 
 def located(error: NoSuchPackage, plan: Plan, checkout: Checkout) -> NoSuchPackage:
     """The error with the line of the repository's file that asks for what is not there, if one does."""
-    root = checkout.root.resolve()
-    for decision in plan.decisions:
-        path = (root / decision.file).resolve()
-        if decision.pack != "apt" or not decision.used or not path.is_relative_to(root):
-            continue
-        try:
-            with path.open("rb") as file:
-                lines = file.read(_LIMIT).decode("utf-8", "replace").split("\n")
-        except OSError:
-            continue
-        for number, line in enumerate(lines, start=1):
-            if error.word in line.partition("#")[0].split():
-                return NoSuchPackage(error.message, error.word, where=f"{decision.file}:{number}", hint=error.hint)
-    return error
+    where = line_of(error.word, plan, checkout)
+    return NoSuchPackage(error.message, error.word, where=where, hint=error.hint) if where else error
 
 
 def _counted(debs: Sequence[Deb]) -> str:
