@@ -18,13 +18,22 @@ _REFUSED = {
 }
 _KNOWN = ("post", "environment", "files", *LEFT_OUT)
 _SECTION = re.compile(r"%(?P<name>[A-Za-z]+)(?P<rest>[ \t].*)?\Z")
-_HEADER = re.compile(r"(?P<key>[A-Za-z]+)[ \t]*:[ \t]*(?P<value>.*?)[ \t]*\Z")
+_HEADER = re.compile(r"(?P<key>[A-Za-z]+)[ \t]*:[ \t]*(?P<value>.*)\Z")
 _ASSIGNMENT = re.compile(r"(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)\Z")
 _WORD = re.compile(r"(?:[A-Za-z0-9_./:,+@%=~-]|\$\{?[A-Za-z_][A-Za-z0-9_]*(?![A-Za-z0-9_])\}?)*|\"[^\"`\\]*\"|'[^']*'")
 _VARIABLE = re.compile(r"\$\{?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}?")
 
 MOST_FILES = 1000
 """Lines of %files."""
+
+MOST_VALUE = 32 << 10
+"""Characters of one variable's value, with what the variables in it stand for."""
+
+MOST_VALUES = 128 << 10
+"""Characters of all values together; the kernel starts no program with a variable longer than that."""
+
+MOST_FOLDERS = 1000
+"""Folders put on PATH."""
 
 Line = tuple[int, str]
 """Its number in the file, from 1, and its text."""
@@ -84,7 +93,7 @@ def read_definition(repo: Repo, path: str) -> Definition:
                 raise DetectError(f"'{show(line.strip()[:80])}' is neither a header nor in a section", where=where)
             if match["key"].lower() in header:
                 raise DetectError("has more than one stage, which is not supported", where=where)
-            header[match["key"].lower()] = (match["value"].strip("\"'"), number)
+            header[match["key"].lower()] = (match["value"].rstrip().strip("\"'"), number)
     if any(_HEADER.match(text) and text.lower().startswith("bootstrap:") for s in sections.values() for _, text in s):
         raise DetectError("has more than one stage, which is not supported", where=show(path))
     return Definition(path, header, sections, shell)
@@ -94,10 +103,11 @@ def variables(definition: Definition) -> tuple[dict[str, str], list[str]]:
     """What %environment sets, and the folders it puts on PATH.
 
     Raises:
-        DetectError: It does more than set variables, with the line.
+        DetectError: It does more than set variables, or their values grow beyond all use, with the line.
     """
     found: dict[str, str] = {}
     folders: list[str] = []
+    total = 0
     for number, line in definition.sections.get("environment", []):
         text = line.strip().rstrip(";")
         if not text or text.startswith("#") or re.fullmatch(r"export( [A-Za-z_][A-Za-z0-9_]*)+", text):
@@ -112,15 +122,47 @@ def variables(definition: Definition) -> tuple[dict[str, str], list[str]]:
         name, value = match["name"], match["value"]
         literal = value.startswith("'")
         value = value[1:-1] if value[:1] in ("'", '"') else value
+        where = f"{show(definition.path)}:{number}"
+        value = _filled(name, value, None if literal else found, where)
+        total += len(value)
+        if total > MOST_VALUES:
+            raise DetectError(f"sets variables to more than {MOST_VALUES} characters together", where=where)
         if name == "PATH" and not literal:
-            parts = _VARIABLE.sub(lambda m: m[0] if m["name"] == "PATH" else found.get(m["name"], ""), value).split(":")
-            folders += [part for part in parts if part and part not in ("$PATH", "${PATH}")]
+            folders += [part for part in value.split(":") if part and part != "$PATH"]
+            if len(folders) > MOST_FOLDERS:
+                raise DetectError(f"sets PATH to more than {MOST_FOLDERS} folders", where=where)
             continue
-        if not literal:
-            value = _VARIABLE.sub(lambda m: found.get(m["name"], ""), value)
         # What stood there before, in a list of folders, is nothing here.
         found[name] = value.strip(":") if name.endswith("PATH") else value
     return found, folders
+
+
+def _filled(name: str, value: str, known: Mapping[str, str] | None, where: str) -> str:
+    """A value with what its variables stand for, counted before it is put together: each can be as long as any value.
+
+    Args:
+        name: Whose value it is.
+        value: As it is written, without quotes.
+        known: Name -> value; None if `$` is only a character.
+        where: Its line.
+
+    Raises:
+        DetectError: It is longer than `MOST_VALUE`.
+    """
+    parts: list[str] = []
+    size = at = 0
+    for match in () if known is None else _VARIABLE.finditer(value):
+        # PATH in PATH stays as it is, to be told from folders.
+        put = "$PATH" if match["name"] == name == "PATH" else (known or {}).get(match["name"], "")
+        parts += [value[at : match.start()], put]
+        size += len(parts[-2]) + len(parts[-1])
+        at = match.end()
+        if size > MOST_VALUE:
+            break
+    parts.append(value[at:])
+    if size + len(parts[-1]) > MOST_VALUE:
+        raise DetectError(f"sets {show(name)} to more than {MOST_VALUE} characters", where=where)
+    return "".join(parts)
 
 
 def files(definition: Definition) -> list[tuple[str, str, int]]:

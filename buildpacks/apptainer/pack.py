@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Collection
 
 from hpcbinder.plan import DetectError, Draft, Python, Repo, Stage, show
 
@@ -33,8 +34,14 @@ _DEBIAN = re.compile(r"(?:docker\.io/|library/)*debian(?::(?P<tag>[a-z0-9.-]+))?
 _PYTHON = re.compile(
     r"(?:docker\.io/|library/)*python:(?P<version>3\.[0-9]+)(?:\.[0-9]+)?(?:-slim)?(?:-(?P<suite>[a-z]+))?\Z"
 )
-_COVERED = re.compile(r"/(home|root|tmp|var/tmp|run|scratch|dev|proc|sys)(/|\Z)")
-"""Folders that sites bind over."""
+_COVERED = re.compile(r"/(home|root|tmp|var/tmp|run|var/run|var/lock|scratch|dev|proc|sys|etc/ld\.so\.preload)(/|\Z)")
+"""Folders that sites bind over, other names of them, and what every program would load."""
+
+_ABOVE = ("/", "/etc", "/var")
+"""Folders that hold some of those; every image has them."""
+
+MOST_PARTS = 512
+"""Names in a path with those that its symlinks say: more than a real one has. One that goes in circles ends there."""
 
 _KERNELS_ONLY = "an image of ours runs kernels and servers"
 
@@ -134,14 +141,20 @@ def _copy(repo: Repo, draft: Draft, definition: Definition) -> None:
         place = posixpath.normpath(source)
         if place.startswith(("/", "..")) or not (place == "." or repo.is_dir(place) or repo.is_file(place)):
             raise DetectError(f"copies {show(source)}, which is no file or folder of the repository", where=where)
-        if not target.startswith("/") or ".." in target.split("/") or _COVERED.match(target):
+        found = {place} if repo.is_file(place) else {item.path for item in repo.files("" if place == "." else place)}
+        # Two slashes are one to Linux, and not to posixpath.
+        to = "/" + posixpath.normpath(target).lstrip("/")
+        whole = target.startswith("/") and ".." not in target.split("/")
+        bad = _refused(place, to, found) if whole else target
+        if bad is not None:
             raise DetectError(
-                f"copies to {show(target)}, which clusters bind over, or which is no whole path",
+                f"copies to {show(bad)}, which clusters bind over, every program loads, or which is no whole path",
                 where=where,
                 hint="write a place below /opt or /usr/local",
             )
-        reads |= {place} if repo.is_file(place) else {item.path for item in repo.files("" if place == "." else place)}
-        lines.append(f"{place}\t{target}\n")
+        reads |= _with_targets(repo, found - reads, where)
+        # The slash at its end says that it is a folder.
+        lines.append(f"{place}\t{to}{'/' if target.endswith('/') and to != '/' else ''}\n")
     if lines:
         draft.add_step(
             Stage.DEPENDENCIES,
@@ -150,7 +163,98 @@ def _copy(repo: Repo, draft: Draft, definition: Definition) -> None:
             draft.script("files.sh"),
             reads=reads,
             data={"files": "".join(lines)},
+            # What it copies may take the place of a program that its next line runs.
+            runs_repository_code=True,
         )
+
+
+def _refused(place: str, to: str, found: Collection[str]) -> str | None:
+    """Where a copy would come to lie that must not lie there.
+
+    Args:
+        place: What is copied, of the repository.
+        to: Where to, normalized.
+        found: The files and symlinks that `place` is or holds.
+    """
+    top = posixpath.join(to, posixpath.basename(place)) if to in _ABOVE and place != "." else to
+    if _COVERED.match(top):
+        return top
+    if top not in _ABOVE:
+        return None
+    cut = 0 if place == "." else len(place) + 1
+    ends = (posixpath.join(top, path[cut:]) for path in found)
+    # A symlink in the place of one of these may lead to anything.
+    return next((end for end in ends if _COVERED.match(end) or end in _ABOVE), None)
+
+
+def _with_targets(repo: Repo, paths: Collection[str], where: str) -> set[str]:
+    """Files and symlinks, and all that those lead to.
+
+    Raises:
+        DetectError: A symlink does not stay in the repository.
+    """
+    found: set[str] = set()
+    folders: set[str] = set()
+    pending = list(paths)
+    order: list[str] = []
+    places: dict[str, int] = {}
+    while pending:
+        path = pending.pop()
+        if path in found:
+            continue
+        found.add(path)
+        if repo.tree.kind(path) != "symlink":
+            continue
+        leads = _behind(repo, path, where)
+        if repo.is_file(leads):
+            pending.append(leads)
+        elif leads not in folders:
+            folders.add(leads)
+            # What a folder holds follows it in the tree.
+            order = order or list(repo.tree.items)
+            places = places or {name: number for number, name in enumerate(order, start=1)}
+            for number in range(places.get(leads, 0), len(order)):
+                item = repo.tree.items[order[number]]
+                if leads and not item.path.startswith(f"{leads}/"):
+                    break
+                if item.kind in ("file", "symlink") and not item.ignored:
+                    pending.append(item.path)
+    return found
+
+
+def _behind(repo: Repo, link: str, where: str) -> str:
+    """The file or folder that a symlink leads to, "" for the root. It is looked for in the repository's names: in the
+    build, the repository lies elsewhere, so that nothing around it here counts.
+
+    Raises:
+        DetectError: It leaves the repository, or leads nowhere.
+    """
+    parts = link.split("/")[::-1]
+    here: list[str] = []
+    trouble = "goes in circles"
+    for _ in range(MOST_PARTS):
+        if not parts:
+            return "/".join(here)
+        part = parts.pop()
+        if part == ".." and not here:
+            trouble = "leaves the repository"
+            break
+        if part == "..":
+            here.pop()
+        if part in ("", ".", ".."):
+            continue
+        item = repo.tree.items.get("/".join([*here, part]))
+        if item is None or item.kind == "special" or (item.kind == "file" and parts):
+            trouble = "leads to nothing in the repository"
+            break
+        if item.kind != "symlink":
+            here.append(part)
+        elif item.target.startswith("/"):
+            trouble = "leaves the repository"
+            break
+        else:
+            parts += item.target.split("/")[::-1]
+    raise DetectError(f"copies {show(link)}, a symlink that {trouble}", where=where, hint="put the file itself there")
 
 
 def _post(draft: Draft, definition: Definition) -> None:

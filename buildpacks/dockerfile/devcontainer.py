@@ -32,8 +32,16 @@ COMMANDS = ("onCreateCommand", "updateContentCommand", "postCreateCommand")
 
 _LATER = ("postStartCommand", "postAttachCommand", "initializeCommand")
 _NOT_OURS = ("mounts", "runArgs", "privileged", "capAdd", "securityOpt", "workspaceMount", "hostRequirements")
-_STRING = re.compile(r"\"(?:[^\"\\]|\\.)*\"|//[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+# What has no end goes to the end of the file: else each quote in it would be looked at as a beginning again.
+_TEXT = r"\"(?:[^\"\\]|\\.)*(?:\"|\\?\Z)"
+_STRING = re.compile(rf"{_TEXT}|//[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+_COMMA = re.compile(rf"({_TEXT})|,(?=\s*[}}\]])", re.DOTALL)
+_COPIES = re.compile(r"^[ \t]*(COPY|ADD)[ \t]+(?!--from)", re.MULTILINE | re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_UNPLAIN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_STEERS = re.compile(r"(?:BUILDKIT_.*|SOURCE_DATE_EPOCH|(?:https?|ftp|all|no)_proxy)\Z", re.IGNORECASE)
+"""Build arguments that an engine itself heeds: another frontend, other proxies (docs.docker.com, "BuildKit built-in
+build args" and "Predefined ARGs")."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ def read_devcontainer(repo: Repo, path: str) -> Devcontainer:
         if not repo.is_file(dockerfile):
             raise bad(f"has no Dockerfile at {show(dockerfile)}", "dockerfile")
         context = posixpath.normpath(posixpath.join(folder, str(build.get("context") or content.get("context") or ".")))
-        if context != "." and re.search(r"^\s*(COPY|ADD)\s+(?!--from)", repo.read_text(dockerfile), re.M | re.I):
+        if context != "." and _COPIES.search(repo.read_text(dockerfile)):
             raise bad(
                 f"builds with {show(context)} as its context, and a context here is the whole repository",
                 "build",
@@ -105,9 +113,13 @@ def read_devcontainer(repo: Repo, path: str) -> Devcontainer:
     else:
         raise bad("names neither an image nor a Dockerfile", "", leave)
     if not isinstance(arguments, dict) or not all(
-        _NAME.match(str(name)) and isinstance(value, str) and "${" not in value for name, value in arguments.items()
+        _NAME.match(name) and isinstance(value, str) and "${" not in value and not _UNPLAIN.search(value)
+        for name, value in arguments.items()
     ):
         raise bad("has build arguments that are not plain texts", "args", leave)
+    for name in arguments:
+        if _STEERS.match(name):
+            raise bad(f"gives the build argument {name[:80]}, which is the site's to give", name, leave)
     notes = [f"{name} is not run" for name in _LATER if content.get(name)]
     notes += [f"{name} is left out" for name in _NOT_OURS if content.get(name)]
     lines = [f"COPY . {FOLDER}", f"WORKDIR {FOLDER}", *_environment(content, bad, notes), *_commands(content, bad)]
@@ -117,7 +129,7 @@ def read_devcontainer(repo: Repo, path: str) -> Devcontainer:
 def _parse(text: str, where: str) -> dict[str, Any]:
     """JSON with comments and commas at the end of lists, as editors take it."""
     plain = _STRING.sub(lambda match: match[0] if match[0][0] == '"' else re.sub(r"[^\n]", " ", match[0]), text)
-    plain = re.sub(r"(\"(?:[^\"\\]|\\.)*\")|,(?=\s*[}\]])", lambda match: match[1] or " ", plain)
+    plain = _COMMA.sub(lambda match: match[1] or " ", plain)
     try:
         content = json.loads(plain)
     except (ValueError, RecursionError) as error:
@@ -136,7 +148,7 @@ def _environment(content: Mapping[str, Any], bad: Any, notes: list[str]) -> list
             if not _NAME.match(str(name)):
                 raise bad(f"sets a variable {show(str(name)[:80])}, which is no name", key)
             text = str(value).replace("${containerWorkspaceFolder}", FOLDER)
-            if "${" in text or value is None or re.search(r"[\x00-\x1f\x7f]", text):
+            if "${" in text or value is None or _UNPLAIN.search(text):
                 notes.append(f"{name} is not set, which needs more than the file to know")
                 continue
             quoted = re.sub(r'([\\"$])', r"\\\1", text)

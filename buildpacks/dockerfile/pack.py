@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from hpcbinder.plan import DetectError, Draft, OutsideImage, RegistryError, Repo, show
 
-from .devcontainer import ELSEWHERE, PLACES, find_devcontainer, read_devcontainer
+from .devcontainer import ELSEWHERE, find_devcontainer, read_devcontainer
 from .parse import rewrite
 
 ARGUMENTS = {"NB_USER": "jovyan", "NB_UID": "1000"}
@@ -44,7 +44,7 @@ def _devcontainer(repo: Repo, draft: Draft, path: str) -> None:
     else:
         text = f"FROM {wanted.image}\n{wanted.tail}"
         what = "its image gets the repository"
-        place, where = f"{PLACES[0]}.Dockerfile", show(path)
+        place, where = f"{path}.Dockerfile", show(path)
     arguments = {**ARGUMENTS, **wanted.arguments}
     _build(draft, place, written + text, where, arguments, path, what, notes=wanted.notes, offset=1)
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from hpcbinder.plan import (
     Code,
     Import,
     Repo,
     Script,
-    anywhere,
     code_imports,
     extensions,
-    is_local,
     local_modules,
-    notebook_imports,
     pip_installs,
     plain_python,
 )
@@ -33,6 +30,13 @@ _WRITES = re.compile(
     r"\s*%%(?:writefile|file)[ \t]+(?:-a[ \t]+)?(?:[^\s/]+/)*(?P<module>[A-Za-z_]\w*)\.py[ \t]*$", re.M
 )
 _MOST_TEXT = 32 << 20
+_MOST_PARSED = 16 << 20
+"""Characters of code in which imports are looked for, of all files together: a million take seconds."""
+_PARSED = 1 << 20
+"""What a longer cell counts, which is not parsed (`code_imports`)."""
+_LONGEST = 8 << 20
+"""Characters of a cell that is looked at at all."""
+_MOST_IMPORTS = 50_000
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,14 @@ class Gathered:
         optional: The same of what the code can do without.
         installs: (word, file, cell) of the cells' `pip install`.
         texts: (file, cell, text) of all code looked through, cells as they are.
+        left_out: File -> that with it looking for imports ended, and why.
     """
 
     modules: dict[str, Wanted] = field(default_factory=dict)
     optional: dict[str, Wanted] = field(default_factory=dict)
     installs: list[tuple[str, str, int]] = field(default_factory=list)
     texts: list[tuple[str, int, str]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def gather(repo: Repo, table: Table, *, beside_project: bool = False) -> Gathered:
@@ -83,32 +89,37 @@ class _Gathering:
         self._code: Code = repo.code
         paths = [item.path for item in repo.files()]
         self._paths = frozenset(paths)
-        self._local = {folder: set(names) for folder, names in local_modules(paths).items()}
+        self._local = local_modules(paths)
+        self._anywhere = {name for names in self._local.values() for name in names}
+        self._places: dict[str, list[str]] = {}
         self._scripts = {script.path: script for script in self._code.scripts}
         self._settled: set[str] = set()
         self._packages: dict[str, list[str]] = {}
         self._far: dict[str, list[str]] = {}
         self._room = _MOST_TEXT
+        self._unparsed = _MOST_PARSED
+        self._untaken = _MOST_IMPORTS
         self._found = Gathered()
 
     def all(self) -> Gathered:
         notebooks = [notebook for notebook in self._code.notebooks if notebook.language in ("", "python")]
         if self._beside_project:
             notebooks = [one for one in notebooks if _TESTS.isdisjoint(one.path.split("/")[:-1])]
-        reached: list[str] = []
+        reached: dict[str, None] = {}
         for notebook in notebooks:
             for cell in notebook.cells:
                 self._keep(notebook.path, cell.number, cell.source)
                 if match := _WRITES.match(cell.source):
-                    self._local.setdefault("", set()).add(match["module"])
+                    self._anywhere.add(match["module"])
                 loaded = [Import(module, "", notebook.path, cell.number, 1) for module in extensions(cell.source)]
-                reached += self._take(loaded, surely=True)
+                reached |= self._take(loaded, surely=True)
             # Most cells import what others do: no need to parse them to learn that again.
-            new = tuple(cell for cell in notebook.cells if not self._tops(cell.source) <= self._settled)
-            reached += self._take(notebook_imports(replace(notebook, cells=new)), surely=True)
+            new = [cell for cell in notebook.cells if not self._tops(cell.source) <= self._settled]
+            found = (one for cell in new for one in self._parsed(cell.source, notebook.path, cell.number))
+            reached |= self._take(found, surely=True)
             self._found.installs += [(install.text, install.file, install.cell) for install in pip_installs(notebook)]
         folders = {notebook.path.rpartition("/")[0] for notebook in notebooks}
-        seen = self._follow(reached, folders - {""} if self._beside_project else None)
+        seen = self._follow(list(reached), folders - {""} if self._beside_project else None)
         if self._beside_project or not self._about_python(bool(notebooks)):
             return self._found
         for script in self._code.scripts:
@@ -142,7 +153,7 @@ class _Gathering:
     def _script(self, script: Script, *, surely: bool) -> list[str]:
         self._keep(script.path, 0, script.text)
         if surely or not self._tops(script.text) <= self._settled:
-            return self._take(code_imports(plain_python(script.text), script.path), surely=surely)
+            return list(self._take(self._parsed(script.text, script.path), surely=surely))
         return []
 
     @staticmethod
@@ -152,16 +163,47 @@ class _Gathering:
             return set()
         return {part.split()[0].partition(".")[0] for words in _IMPORTS.findall(text) for part in _parts(words)}
 
-    def _take(self, imports: tuple[Import, ...] | list[Import], *, surely: bool) -> list[str]:
-        """Note what is not the repository's own. Returns the own files that are imported."""
-        own: list[str] = []
+    def _parsed(self, text: str, file: str, cell: int = 0) -> Iterator[Import]:
+        """The imports of a cell or script, while there is room for more."""
+        if "import" not in text or self._untaken < 0:
+            return
+        at = f"cell {cell}" if cell else "here"
+        if len(text) > _LONGEST:
+            self._found.left_out.setdefault(file, f"imports of {at} are not looked for: it is too long")
+            return
+        self._unparsed -= min(len(text), _PARSED)
+        if self._unparsed < 0:
+            self._end(file, at, "there is too much code")
+            return
+        for one in code_imports(plain_python(text), file, cell):
+            if self._untaken == 0:
+                self._end(file, at, "there are too many")
+                return
+            self._untaken -= 1
+            yield one
+
+    def _end(self, file: str, at: str, why: str) -> None:
+        self._untaken = -1
+        self._found.left_out[file] = f"imports from {at} on are not looked for: {why}"
+
+    def _take(self, imports: Iterable[Import], *, surely: bool) -> dict[str, None]:
+        """Note what is not the repository's own. Returns the own files that are imported.
+
+        Args:
+            imports: Of one file.
+        """
+        own: dict[str, None] = {}
+        files: dict[str, list[str]] = {}
         for one in imports:
-            files = list(self._files(one))
+            first = one.top not in files
+            if first:
+                files[one.top] = list(self._files(one))
             # A folder without __init__.py gives way to a package that is installed (PEP 420).
             known = self._table.brings(one.module).kind not in ("unknown", "own")
-            if files or (not known and (is_local(one, self._local) or anywhere(one, self._local))):
+            if files[one.top] or (not known and one.top in self._anywhere):
                 # Never settled: each folder may have one of that name.
-                own += files or self._elsewhere(one.top)
+                if first:
+                    own |= dict.fromkeys(files[one.top] or self._elsewhere(one.top))
                 continue
             name = f"{one.module}.{one.name}" if one.name and self._table.is_parted(one.top) else one.module
             into = self._found.optional if one.optional else self._found.modules
@@ -174,8 +216,13 @@ class _Gathering:
 
     def _files(self, one: Import) -> Iterator[str]:
         """The repository's files that an import finds on `sys.path`: beside its file, above, at the root, in src."""
-        folders = ["/".join(one.file.split("/")[:end]) for end in range(one.file.count("/"), -1, -1)]
-        for folder in (*folders, "src", "lib"):
+        beside, _, name = one.file.rpartition("/")
+        itself = name == f"{one.top}.ipynb"
+        if one.top not in self._anywhere and not itself:
+            return
+        for folder in self._above(beside):
+            if one.top not in self._local.get(folder, ()) and not (itself and folder == beside):
+                continue
             base = f"{folder}/{one.top}" if folder else one.top
             if f"{base}.py" in self._paths or f"{base}.ipynb" == one.file:
                 yield f"{base}.py"
@@ -183,6 +230,14 @@ class _Gathering:
             if f"{base}/__init__.py" in self._paths:
                 yield from self._below(base)
                 return
+
+    def _above(self, folder: str) -> list[str]:
+        """Where an import of a file of that folder is looked for."""
+        if folder not in self._places:
+            parts = folder.split("/") if folder else []
+            above = ["/".join(parts[:end]) for end in range(len(parts), -1, -1)]
+            self._places = {folder: [*above, "src", "lib"]}
+        return self._places[folder]
 
     def _elsewhere(self, top: str) -> list[str]:
         """The scripts of a module that only a change of `sys.path` leads to."""

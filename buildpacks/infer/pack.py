@@ -23,6 +23,10 @@ _MOST_GUESSED = 30
 _MOST_TOLD = 40
 """Modules of which it is told that nothing brings them."""
 _MOST_TAKEN = 400
+_MOST_BY_PIP = 1_000
+"""Names after `pip install` that are looked at."""
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+"""What a package can be named (PEP 508)."""
 _LOUD = "--without infer builds without, a requirements.txt says it better (hpcbinder init writes one)"
 
 
@@ -46,6 +50,8 @@ class _Inferring:
         for path, reason in self._repo.code.left_out.items():
             if self._project is None or path.endswith(".ipynb"):
                 self._draft.unused(path, reason)
+        for path, reason in found.left_out.items():
+            self._draft.unused(path, reason)
         for word, file, cell in found.installs:
             self._install(word, file, cell)
         self._modules(found)
@@ -62,14 +68,15 @@ class _Inferring:
         return list(self._taken.values())
 
     def _install(self, word: str, file: str, cell: int) -> None:
-        if len(self._taken) >= _MOST_TAKEN:
+        if len(self._taken) >= _MOST_TAKEN or len(self._by_pip) >= _MOST_BY_PIP:
             return
         try:
             requirement = Requirement(word)
         except (InvalidRequirement, RecursionError):
             self._lost(word, file, cell)
             return
-        if requirement.url or len(word) > 200 or not word.isprintable():
+        named = _NAME.fullmatch(requirement.name)
+        if not named or requirement.url or len(word) > 200 or not word.isprintable():
             self._lost(word, file, cell)
             return
         requirement.marker = None
@@ -99,7 +106,9 @@ class _Inferring:
             elif brought.kind == "own" and not self._installed(wanted):
                 self._miss(wanted, "it looks like a file of the author's that is not in the repository")
             elif brought.kind == "unknown" and not self._installed(wanted):
-                if self._project is not None:
+                if not _NAME.fullmatch(wanted.what.top):
+                    self._miss(wanted, "no package can have that name")
+                elif self._project is not None:
                     self._of_project(self._project, wanted)
                 elif not wanted.surely:
                     self._miss(wanted, "it is not known which package that is, and no notebook needs it")

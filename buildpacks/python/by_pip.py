@@ -62,19 +62,25 @@ def add_environment(draft: Draft) -> None:
     )
 
 
-def add_server_packages(repo: Repo, draft: Draft) -> None:
+def add_server_packages(repo: Repo, draft: Draft) -> bool:
     """What requirements3.txt asks for, where the server's Python is another one than the environment's: repo2docker has
     it so for Pythons that its server does not run on.
+
+    What the environment gets is laid over it, the kernel `python3` and the programs too, so that this comes first.
+
+    Returns:
+        Whether there is a step for it, which runs code of the repository's choosing: what sees credentials after it has
+        to be made apart.
 
     Raises:
         DetectError: A line that is not understood or not allowed.
     """
     path = repo.config(SERVER_FILE)
     if path is None:
-        return
+        return False
     if not by_pip(draft) and draft.python.version not in PIPS:
         draft.unused(path, f"it is for the server beside a kernel of Python 2.7 to 3.7, not {draft.python.version}")
-        return
+        return False
     wanted = read_requirements(repo, path)
     if wanted.locals:
         raise DetectError("names a project of the repository, which is for the kernel", where=wanted.locals[0].where)
@@ -95,6 +101,7 @@ def add_server_packages(repo: Repo, draft: Draft) -> None:
         runs_repository_code=True,
     )
     draft.add_kernel("python3")
+    return True
 
 
 def add_packages(

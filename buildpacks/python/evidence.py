@@ -119,7 +119,7 @@ def installable(draft: Draft, lines: Iterable[str]) -> tuple[Span, ...]:
             wanted = Requirement(line.partition(" --hash")[0])
             exact = [each.version for each in wanted.specifier if each.operator in ("==", "===")]
             version = Version(exact[0]) if len(exact) == 1 and "*" not in exact[0] else None
-        except (InvalidRequirement, InvalidVersion):
+        except (InvalidRequirement, InvalidVersion, ValueError):  # ValueError: a number of thousands of digits
             continue
         rows = table.get(canonicalize_name(wanted.name), {})
         before = [first for first in rows if version is not None and Version(first) <= version]

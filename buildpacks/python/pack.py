@@ -84,8 +84,9 @@ def plan(repo: Repo, draft: Draft) -> None:
     names = [requirement_name(line) for line in wanted.lines]
     uv = draft.provided is not None or not by_pip(draft)
     always = (*_always(draft), *mpi_library(repo, draft, names, file=file, wheels=uv))
+    beside = False
     if draft.provided is None:
-        _environment(repo, draft)
+        beside = _environment(repo, draft)
     elif not (wanted.lines or projects or always):
         return
     if draft.provided is None and by_pip(draft):
@@ -113,9 +114,9 @@ def plan(repo: Repo, draft: Draft) -> None:
     if lock is not None:
         data["locked.txt"] = _lines(f"{package.name}=={package.version}" for package in lock.packages)
         if lock.packages:
-            _unpack(draft, lock, {*always, *(requirement_name(line) for line in wanted.lines)})
+            _unpack(draft, lock, {*always, *(requirement_name(line) for line in wanted.lines)}, beside=beside)
     elif not wanted.has_indexes:
-        _unpack_unlocked(draft, wanted, data, env)
+        _unpack_unlocked(draft, wanted, data, env, beside=beside)
     if (reason := _built(lock, wanted)) is not None:
         draft.add_step(
             Stage.DEPENDENCIES,
@@ -149,7 +150,7 @@ def _follow(repo: Repo, draft: Draft, recipe: Recipe, projects: list[Project], n
         project.local = editable.get(project.local.path, project.local)
     _say(draft, projects)
 
-    _environment(repo, draft)
+    beside = _environment(repo, draft)
     if by_pip(draft):
         rest = Requirements(lines=list(locked.build), constraints=list(locked.pins))
         rest.options += [f"--extra-index-url {url}" for url in locked.indexes]
@@ -160,7 +161,7 @@ def _follow(repo: Repo, draft: Draft, recipe: Recipe, projects: list[Project], n
     more = mpi_library(repo, draft, names, file=locked.path)
     lock, build, always = _complete(draft, locked, projects, (*ALWAYS, *more))
     mpi_tools(draft, lock)
-    _unpack(draft, lock, {*ALWAYS, *map(requirement_name, locked.pins)})
+    _unpack(draft, lock, {*ALWAYS, *map(requirement_name, locked.pins)}, beside=beside)
     if build or always:
         names = [requirement_name(line) for line in (*build, *always)]
         draft.add_step(
@@ -267,9 +268,10 @@ def _lock(draft: Draft, wanted: Requirements, projects: list[Project], always: t
         raise DetectError(error.message, where=where and show(where), hint="; ".join(ways) or None) from None
 
 
-def _unpack(draft: Draft, lock: Lock, asked: set[str]) -> None:
+def _unpack(draft: Draft, lock: Lock, asked: set[str], *, beside: bool) -> None:
     """A step for each layer of the lock. The first is made on the empty environment, the others apart from it: what
-    has been unpacked already is not there when they run, and their layers hold only what they add."""
+    has been unpacked already is not there when they run, and their layers hold only what they add. With packages
+    `beside` the server, the first is made apart too: it sees credentials, and theirs is code that ran as root."""
     packages = {package.name: package for package in lock.packages}
     so_far: list[LockedPackage] = []
     for number, layer in enumerate(lock.layers, start=1):
@@ -287,7 +289,7 @@ def _unpack(draft: Draft, lock: Lock, asked: set[str]) -> None:
                 "python.json": listed,
             },
             caches=["uv"],
-            apart=["/opt/env", "/opt/hpcbinder/packages"] if number > 1 else [],
+            apart=["/opt/env", "/opt/hpcbinder/packages"] if number > 1 or beside else [],
             assembly=Assembly(
                 prefix=PREFIX,
                 python=draft.python.full,
@@ -298,7 +300,9 @@ def _unpack(draft: Draft, lock: Lock, asked: set[str]) -> None:
         )
 
 
-def _unpack_unlocked(draft: Draft, wanted: Requirements, data: dict[str, str], env: dict[str, str]) -> None:
+def _unpack_unlocked(
+    draft: Draft, wanted: Requirements, data: dict[str, str], env: dict[str, str], *, beside: bool
+) -> None:
     names = {*ALWAYS, *filter(None, map(requirement_name, wanted.wheels))}
     draft.add_step(
         Stage.DEPENDENCIES,
@@ -312,6 +316,7 @@ def _unpack_unlocked(draft: Draft, wanted: Requirements, data: dict[str, str], e
         },
         env=env,
         caches=["uv"],
+        apart=["/opt/env"] if beside else [],
     )
 
 
@@ -346,11 +351,12 @@ def _names(names: Iterable[str], first: set[str]) -> str:
     return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
 
 
-def _environment(repo: Repo, draft: Draft) -> None:
-    add_server_packages(repo, draft)
+def _environment(repo: Repo, draft: Draft) -> bool:
+    """The empty environment, and the step of `add_server_packages`, of which it says whether there is one."""
+    beside = add_server_packages(repo, draft)
     if by_pip(draft):
         add_environment(draft)
-        return
+        return beside
     draft.add_step(
         Stage.INTERPRETER,
         "environment",
@@ -359,6 +365,7 @@ def _environment(repo: Repo, draft: Draft) -> None:
         env={"HPCBINDER_PYTHON": draft.python.executable},
         assembly=Assembly(prefix=PREFIX, interpreter=draft.python.executable, python=draft.python.full),
     )
+    return beside
 
 
 def _projects(repo: Repo, draft: Draft, recipe: Recipe, named: Iterable[Local]) -> list[Project]:

@@ -55,7 +55,8 @@ def build_own(
     # No image of ours has such a tag, whatever the repository is called.
     inner = f"localhost/hpcbinder/own:{plan.name}-{tail}"
     reporter.phase("build", f"image {plan.id}: {own.path} of the repository")
-    foreign = Foreign(own.path, {**_proxies(config.site), **own.arguments})
+    # The site's last: no argument of a repository's takes the place of one.
+    foreign = Foreign(own.path, {**own.arguments, **_proxies(config.site)})
     engine.build(repository, tag=inner, log=log, scratch=scratch, foreign=foreign)
 
     files = {f"content{MANIFEST}": manifest(plan)}

@@ -20,22 +20,31 @@ def vouched(path: Path, store: Path) -> bool:
 
     Who may write there by the modes of its folders (their owner, their group) is trusted. In a folder where everybody
     may write, and only remove what is theirs (its sticky bit), files of root, of the store's owner and of this user
-    count; in one without that bit none do, for names can be exchanged there.
+    count, in folders of theirs, and no link does: whose it is can have it lead elsewhere later. In one without that bit
+    none do, for names can be exchanged there.
 
     Args:
         path: A file, or a folder whose files are meant; false if there is none.
         store: Folder of the store, somewhere above it.
     """
     try:
-        file = path.stat()
-        modes = [folder.stat().st_mode for folder in path.parents if folder == store or store in folder.parents]
-        owners = (0, os.geteuid(), store.stat().st_uid)
+        top = store.stat()
+        owners = (0, os.geteuid(), top.st_uid)
+        mode = top.st_mode
+        open_to_all = False
+        for name in [folder for folder in reversed(path.parents) if store in folder.parents] + [path]:
+            if mode & stat.S_IWOTH:
+                if not mode & stat.S_ISVTX:
+                    return False
+                open_to_all = True
+            found = name.lstat()
+            is_link = stat.S_ISLNK(found.st_mode)
+            if open_to_all and (is_link or found.st_uid not in owners):
+                return False
+            mode = name.stat().st_mode if is_link else found.st_mode
     except OSError:
         return False
-    if file.st_mode & stat.S_IWOTH:
-        return False
-    open_to_all = [mode for mode in modes if mode & stat.S_IWOTH]
-    return not open_to_all or all(mode & stat.S_ISVTX for mode in open_to_all) and file.st_uid in owners
+    return not mode & stat.S_IWOTH
 
 
 def open_places(store: Path) -> list[str]:

@@ -125,7 +125,7 @@ def _needed(wanted: Wanted, times: UploadTimes) -> tuple[str, str] | None:
             (
                 file.uploaded
                 for file, version in _versions(times.of(name))
-                if file.uploaded and requirement.specifier.contains(version, prereleases=True)
+                if file.uploaded and _fits(requirement, version)
             ),
             default="",
         )
@@ -133,7 +133,10 @@ def _needed(wanted: Wanted, times: UploadTimes) -> tuple[str, str] | None:
             latest, because = first, f"{name}{requirement.specifier}"
     if not latest:
         return None
-    after = datetime.date.fromisoformat(latest[:10]) + datetime.timedelta(days=WHEELS_WITHIN)
+    try:
+        after = datetime.date.fromisoformat(latest[:10]) + datetime.timedelta(days=WHEELS_WITHIN)
+    except (ValueError, OverflowError):
+        return None
     note = f"moved on from {day_of(wanted.as_of)}, as {one_line(because, 100)} was not there before {latest[:10]}"
     return f"{after}T23:59:59Z", note
 
@@ -186,11 +189,18 @@ def _newest(files: Iterable[tuple[Uploaded, Version]], requirement: Requirement,
     fitting = [
         version
         for file, version in files
-        if requirement.specifier.contains(version, prereleases=True)
+        if _fits(requirement, version)
         and (not file.yanked or _exact(requirement))
         and _runs(file.requires_python, python)
     ]
     return max((v for v in fitting if not v.is_prerelease), default=max(fitting, default=None))
+
+
+def _fits(requirement: Requirement, version: Version) -> bool:
+    try:
+        return requirement.specifier.contains(version, prereleases=True)
+    except ValueError:  # a number of thousands of digits
+        return False
 
 
 def _runs(requires_python: str, python: str) -> bool:
@@ -198,7 +208,7 @@ def _runs(requires_python: str, python: str) -> bool:
 
     try:
         return not requires_python or SpecifierSet(requires_python).contains(python)
-    except InvalidSpecifier:
+    except (InvalidSpecifier, ValueError):  # ValueError: a number of thousands of digits
         return True
 
 
@@ -214,7 +224,7 @@ def _versions(files: Iterable[Uploaded]) -> list[tuple[Uploaded, Version]]:
                 found.append((file, parse_wheel_filename(file.name)[1]))
             else:
                 found.append((file, parse_sdist_filename(file.name)[1]))
-        except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion):
+        except (InvalidWheelFilename, InvalidSdistFilename, InvalidVersion, ValueError):
             continue
     return found
 
@@ -248,8 +258,13 @@ def _tolerant(line: str) -> Requirement | None:
 
 
 def _applies(requirement: Requirement, environment: dict[str, str], extras: Collection[str]) -> bool:
+    from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
+
     marker = requirement.marker
-    return marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in ("", *extras))
+    try:
+        return marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in ("", *extras))
+    except (UndefinedComparison, UndefinedEnvironmentName, ValueError):
+        return False
 
 
 def _exact(requirement: Requirement) -> bool:

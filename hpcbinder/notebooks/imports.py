@@ -11,9 +11,10 @@ import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 
-from hpcbinder.notebooks.older import older_imports
+from hpcbinder.notebooks.older import older_imports, plain_imports
 from hpcbinder.notebooks.reading import Notebook
 
 _STAYS_PYTHON = frozenset({"time", "timeit", "capture", "prun", "snakeviz", "memit", "mprun", "lprun", "px"})
@@ -21,8 +22,12 @@ _STAYS_PYTHON = frozenset({"time", "timeit", "capture", "prun", "snakeviz", "mem
 _CATCHES = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _MOST = 20_000
-"""Nodes of a cell's tree, times ten: what is larger was generated."""
+"""Imports of a cell that is not parsed, and nodes of another's tree, times ten: what is larger was generated."""
 _LONGEST = 200
+_MOST_PARSED = 1 << 20
+"""Characters of a script or cell that is parsed; of a longer one only the lines are looked at."""
+_LONGEST_LINE = 100_000
+"""Characters of a line in what is parsed: longer ones are data, or made to be deep."""
 _MOST_CODE = 8 << 20
 """Characters of a notebook's code that are looked through."""
 
@@ -70,6 +75,10 @@ def code_imports(source: str, file: str, cell: int = 0) -> tuple[Import, ...]:
     """The imports of a script or of a cell's Python."""
     if "import" not in source:
         return ()
+    lines = source.splitlines(keepends=True)
+    if len(source) > _MOST_PARSED or max(map(len, lines)) > _LONGEST_LINE:
+        found = islice(plain_imports(lines), _MOST)
+        return tuple(one for module, line in found for one in _one(module, "", file, cell, line, False))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

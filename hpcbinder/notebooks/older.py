@@ -46,10 +46,16 @@ def older_imports(source: str) -> list[tuple[str, int, bool]]:
             reached = line.line
             _step(line, found, optional, open_)
     except (tokenize.TokenError, SyntaxError, ValueError):
-        for number, text in enumerate(lines[reached:], reached + 1):
-            if len(text) <= _LONGEST and (match := _PLAIN.match(text)):
-                found += [(module, number) for module in _named(match["of"], match["what"])]
+        found += plain_imports(lines, reached)
     return [(module, line, place in optional) for place, (module, line) in enumerate(found)]
+
+
+def plain_imports(lines: list[str], reached: int = 0) -> Iterator[tuple[str, int]]:
+    """What whole lines after the first `reached` look to import, with the numbers of these lines."""
+    for number, text in enumerate(lines[reached:], reached + 1):
+        if len(text) <= _LONGEST and (match := _PLAIN.match(text)):
+            for module in _named(match["of"], match["what"]):
+                yield module, number
 
 
 def _step(line: _Line, found: list[tuple[str, int]], optional: set[int], open_: list[_Try]) -> None:

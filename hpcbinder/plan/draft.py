@@ -32,7 +32,7 @@ WORD = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
 _DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _DEBIAN_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+\Z")
-_FORBIDDEN_ENV = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LD_PRELOAD"})
+_FORBIDDEN_ENV = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LD_AUDIT", "LD_PRELOAD"})
 
 
 class Draft:
@@ -403,7 +403,9 @@ class Draft:
         apart: Collection[str] = (),
         assembly: Assembly | None = None,
     ) -> None:
-        """Add a layer. Steps run in the order of their stages; within one, in the order they were added.
+        """Add a layer. Steps run in the order of their stages; within one, in the order they were added, but what a
+        pack does before it runs code of the repository comes before other packs' steps that do. A step that sees
+        credentials cannot come after such code, unless it is made `apart`.
 
         Args:
             stage: Where it stands (`Stage.SERVER` and `Stage.CONTENT` are not for buildpacks).

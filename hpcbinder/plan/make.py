@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hpcbinder.contract import ENV_PREFIX, REPO_DIR, START_VARIABLE
 from hpcbinder.errors import DetectError, UsageError
-from hpcbinder.model import AsOf, BaseRef, Checkout, Decision, Plan, Python, Stage
+from hpcbinder.model import AsOf, BaseRef, Checkout, Decision, Plan, Python, Stage, Step
 from hpcbinder.plan.content import content_of
 from hpcbinder.plan.dating import used_date
 from hpcbinder.plan.draft import Draft
@@ -89,7 +89,8 @@ def make_plan(
         mpi: The MPI of what needs one and does not say which: `mpich` or `openmpi`.
 
     Raises:
-        DetectError: The repository asks for what cannot be done, or in a way that cannot be read.
+        DetectError: The repository asks for what cannot be done, or in a way that cannot be read; or a pack's step
+            would see credentials after code of the repository ran.
         UsageError: No such suite or pack.
     """
     if unknown := [name for name in (suite, *suites) if name not in SUITES]:
@@ -131,8 +132,9 @@ def make_plan(
             full=foundation.server.full,
             architecture=architecture,
         ),
-        *sorted([*own, *shared.steps], key=lambda step: _STAGES.index(step.stage)),
+        *_ordered([*own, *shared.steps]),
     )
+    _check_order(steps, taking_part)
     decided = _decisions(packs, choice, repo, shared)
     choice.check(decided, [step.name for step in steps])
     debian = [package.name for package in shared.system]
@@ -216,6 +218,39 @@ def _check_system(shared: Shared) -> None:
             "that installs Debian packages takes part",
             hint=f"do without --without apt, or add --without {package.pack}",
         )
+
+
+def _ordered(steps: Sequence[Step]) -> list[Step]:
+    """Steps by their stages. Within one, what a pack does before any code of the repository comes before what other
+    packs run of it, and all else in the order it was added."""
+    ran: set[tuple[Stage, str]] = set()
+    keys: dict[str, tuple[int, bool]] = {}
+    for step in steps:
+        pack = (step.stage, step.name.split("/")[0])
+        if step.runs_repository_code:
+            ran.add(pack)
+        keys[step.name] = (_STAGES.index(step.stage), pack in ran)
+    return sorted(steps, key=lambda step: keys[step.name])
+
+
+def _check_order(steps: Sequence[Step], packs: Sequence[Pack]) -> None:
+    """No step that sees credentials runs in an image in which code of the repository ran: that can replace any program.
+
+    A step that is made apart runs in the image as it is before its stage (`apart_point`); joining it sees none.
+    """
+    for number, step in enumerate(steps):
+        if step.runs_repository_code:
+            continue
+        below = [other for other in steps[:number] if not step.apart or other.stage is not step.stage]
+        ran = next((other for other in below if other.runs_repository_code), None)
+        if ran is not None:
+            name = step.name.split("/")[0]
+            raise DetectError(
+                f"buildpack {name}: step {step.name} sees the site's credentials, and stands after {ran.name}, which "
+                "runs code of the repository",
+                where=next((str(pack.folder) for pack in packs if pack.name == name), None),
+                hint="it has to run before, in an earlier stage, or without credentials: runs-repository-code = true",
+            )
 
 
 def _decisions(packs: Sequence[Pack], choice: Choice, repo: Repo, shared: Shared) -> tuple[Decision, ...]:

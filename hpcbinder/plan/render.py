@@ -193,9 +193,19 @@ def quote(text: str) -> str:
 
 
 def environment(plan: Plan) -> list[tuple[str, str]]:
-    """The variables that steps see. Where the start script is comes last, so that it makes no environment another."""
-    values = {name: value for name, value in plan.env.items() if name != START_VARIABLE}
+    """The variables that steps see: all but `late_environment`."""
+    late = late_environment(plan)
+    values = {name: value for name, value in plan.env.items() if name not in late}
     return [("PATH", ":".join(plan.path)), *sorted(values.items())]
+
+
+def late_environment(plan: Plan) -> dict[str, str]:
+    """The variables that only the finished image has.
+
+    Where the start script is would make an environment another. Where libraries are looked for would have a step that
+    sees the site's credentials run what a package of the repository has put there.
+    """
+    return {name: plan.env[name] for name in sorted(plan.env) if name == START_VARIABLE or name.startswith("LD_")}
 
 
 class _Stages:
@@ -220,7 +230,6 @@ class _Stages:
         below = self._stage(self._cuts[-1])
         steps = self._steps(self._cuts[-1], finish)
         last = self._steps(finish, len(plan.steps))
-        start = plan.env.get(START_VARIABLE)
         return [
             "",
             f"FROM {below}",
@@ -229,7 +238,7 @@ class _Stages:
             "",
             'COPY ["content/", "/"]',
             *last,
-            *(["", f"ENV {START_VARIABLE}={quote(start)}"] if start is not None else []),
+            *(line for name, value in late_environment(plan).items() for line in ("", f"ENV {name}={quote(value)}")),
         ]
 
     def _stage(self, point: int) -> str:

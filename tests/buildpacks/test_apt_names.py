@@ -108,3 +108,8 @@ def test_a_name_that_several_packages_provide(tmp_path: Path) -> None:
     assert isinstance(error, NoSuchPackage)
     assert (error.word, error.hint) == ("libgl", "it is a name for one of libgl1")
     assert show(error.message) == "Debian bookworm has no package 'libgl'"
+
+
+def test_many_that_are_not_there_are_short_work(tmp_path: Path) -> None:
+    said = near(tmp_path, "".join(f"libhdf5-d{number}\n" for number in range(300_000)))
+    assert said.count("no package") == 20

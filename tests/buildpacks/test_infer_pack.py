@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from checkouts import fill, plan_of, reason
@@ -40,6 +43,18 @@ def inferred(folder: Path, *cells: str, index: Sequence[str] = (), **files: str)
 
 def names(plan: Plan) -> list[str]:
     return [found.requirement for found in plan.inferred]
+
+
+def told(plan: Plan) -> list[str]:
+    return [f"{'used' if d.used else 'not used'}: {d.reason}" for d in plan.decisions]
+
+
+def gathering(folder: Path) -> ModuleType:
+    """The pack's own module, which is there once the pack was asked."""
+    (folder / "a.ipynb").write_bytes(notebook("1"))
+    plan_of(folder, resolver=Index())
+    paths = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+    return next(sys.modules[name] for name, path in paths.items() if path.endswith("infer/gather.py"))
 
 
 def test_the_table_is_sound() -> None:
@@ -234,3 +249,38 @@ def test_a_plan_says_it_as_data(tmp_path: Path) -> None:
     (told,) = json.loads(json.dumps(to_json(plan)))["inferred"]
     assert told == {"requirement": "PyYAML", "because": "import yaml", "file": "a.ipynb", "cell": 2, "certain": True}
     assert [pack.name for pack in load_packs(())].index("infer") < [p.name for p in load_packs(())].index("python")
+
+
+@pytest.mark.parametrize("module", ["m\u00f3dulo", "foo_"])
+def test_no_package_can_have_a_module_s_name(tmp_path: Path, module: str) -> None:
+    plan = inferred(tmp_path, f"import numpy, {module}", f"%pip install {module}", index=["foo_"])
+    assert names(plan) == ["numpy"]
+    assert any(f"pip install {module}, no name on the index" in d.reason for d in plan.decisions)
+    (tmp_path / "aside").mkdir()
+    aside = inferred(tmp_path / "aside", f"import numpy, {module}", index=["foo_"])
+    assert names(aside) == ["numpy"]
+    assert f"not used: imports {module} (cell 1): no package can have that name" in told(aside)
+
+
+def test_only_so_much_code_is_parsed_and_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering(tmp_path), "_MOST_PARSED", 100)
+    cells = ("import numpy", f"import scipy{' ' * 70}", f"import pandas{' ' * 80}", "import yaml")
+    plan = inferred(tmp_path, *cells, index=["numpy", "scipy", "pandas"])
+    assert names(plan) == ["numpy", "scipy"]
+    assert "not used: imports from cell 3 on are not looked for: there is too much code" in told(plan)
+
+
+def test_only_so_many_imports_count_and_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering(tmp_path), "_MOST_IMPORTS", 2)
+    plan = inferred(tmp_path, "import numpy", "import scipy", "import pandas")
+    assert names(plan) == ["numpy", "scipy"]
+    assert "not used: imports from cell 3 on are not looked for: there are too many" in told(plan)
+
+
+def test_many_imports_in_many_folders_are_short_work(tmp_path: Path) -> None:
+    files = {f"{'d/' * 20}f{number}/own{number}.py": "" for number in range(500)}
+    (tmp_path / "a.ipynb").write_bytes(notebook("".join(f"import x{number}\n" for number in range(20_000))))
+    begin = time.monotonic()
+    plan = plan_of(tmp_path, files, resolver=Index())
+    assert time.monotonic() - begin < 10
+    assert plan.inferred == ()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -91,7 +93,34 @@ def test_a_release_that_is_not_known_gives_way_to_the_next_patch(tmp_path: Path)
     assert plan.path[0] == "/opt/julia/bin"
 
 
+def test_the_login_of_a_mirror_of_julia_is_in_no_list_of_processes(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path / "repo", {"Project.toml": f'[deps]\nA = "{UUID}"\n'})
+    run = step(plan, "julia/program")
+    for name in ("path", "sha256"):
+        (tmp_path / name).write_text(run.data[name])
+    curl = tmp_path / "curl"
+    curl.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >arguments\ncat >settings\nexit 22\n')
+    curl.chmod(0o755)
+    script = run.script.replace("/run/hpcbinder/step/files", str(tmp_path))
+    env = {"PATH": f"{tmp_path}:{os.defpath}", "HPCBINDER_JULIA": "https://me:s%cret@julia.site/bin"}
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"hpcbinder: Julia cannot be had from julia.site/bin/{run.data['path'].strip()}: see site.julia_mirror.\n",
+    )
+    assert "s%cret" not in (tmp_path / "arguments").read_text()
+    assert (tmp_path / "settings").read_text() == (
+        f'url = "https://me:s%cret@julia.site/bin/{run.data["path"].strip()}"\n'
+    )
+
+
 SPEC = "spack:\n  specs: [{}]\n"
+TENFOLD = "".join(
+    ["a0: &0 [x]\n"]
+    + [f"a{level}: &{level} [{', '.join([f'*{level - 1}'] * 10)}]\n" for level in range(1, 12)]
+    + ["spack:\n  specs: [a]\n  definitions: *11\n"]
+)
+"""What ends in 10¹¹ words."""
 
 
 @pytest.mark.parametrize(
@@ -118,13 +147,24 @@ def test_specs_without_pins_to_one_machine(tmp_path: Path, spec: str, kept: str)
         ("spack:\n  specs: [a]\n  repos: [./mine]\n", "^spack.yaml:3: has repos: recipes of one's own"),
         ("spack:\n  specs: [a]\n  develop: {a: {spec: a}}\n", "^spack.yaml:3: has develop"),
         ("spack: [\n", "^spack.yaml:2: is not YAML"),
-        ("a: &a [x]\nspack:\n  specs: *a\n", "has YAML's anchors"),
+        ("a: &a [x]\nspack:\n  specs: *a\n", "^spack.yaml:1: has YAML's anchors"),
+        ("a: &1 [x]\nspack:\n  specs: *1\n", "^spack.yaml:1: has YAML's anchors"),
+        ("spack:\n  specs: [a]\n  definitions: [{&a b: c}]\n", "^spack.yaml:3: has YAML's anchors"),
+        ("spack:\n  specs: [!!str &a b]\n", "^spack.yaml:2: has YAML's anchors"),
+        ("spack:\n  specs: [a]\n  definitions: *é\n", "^spack.yaml:3: has YAML's anchors"),
+        (TENFOLD, "^spack.yaml:1: has YAML's anchors"),
         ("[" * 5000, "larger or deeper"),
     ],
 )
 def test_spack_environments_that_cannot_be_built(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DetectError, match=message):
         plan_of(tmp_path, {"spack.yaml": text})
+
+
+def test_marks_of_anchors_in_words_are_none(tmp_path: Path) -> None:
+    text = "# for R&D, *all* of us: &me\nspack:\n  specs: ['zlib cflags=\"-g *b\"']\n"
+    run = step(plan_of(tmp_path, {"spack.yaml": text}), "spack/install")
+    assert json.loads(run.data["spack.yaml"])["spack"]["specs"] == ['zlib cflags="-g *b"']
 
 
 def test_python_packages_of_spack_need_a_kernel_there(tmp_path: Path) -> None:
@@ -231,6 +271,59 @@ def test_devcontainers_that_cannot_be_built(tmp_path: Path, files: Files, messag
         plan_of(tmp_path, files)
 
 
+def with_arguments(arguments: dict[str, str]) -> Files:
+    """A devcontainer.json that gives its Dockerfile these."""
+    build = json.dumps({"build": {"dockerfile": "D", "context": "..", "args": arguments}}, indent=1)
+    return {CONTAINER: build, ".devcontainer/D": "FROM a\n"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("BUILDKIT_SYNTAX", "buildkit_syntax", "BUILDKIT_CONTEXT_KEEP_GIT_DIR", "SOURCE_DATE_EPOCH"),
+        *("http_proxy", "HTTPS_PROXY", "Ftp_Proxy", "ALL_PROXY", "no_proxy"),
+    ],
+)
+def test_build_arguments_that_steer_an_engine_are_refused(tmp_path: Path, name: str) -> None:
+    message = rf"^\.devcontainer/devcontainer\.json:7: gives the build argument {name}, which is the site's to give"
+    with pytest.raises(DetectError, match=message):
+        plan_of(tmp_path, with_arguments({"A": "b", name: "evil.example/frontend:1"}))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"": "x"}, {"A B": "x"}, {"A=b": "x"}, {"-a": "x"}, {"A\n": "x"}, {"A": "\ud800"}, {"A": "\0"}],
+)
+def test_build_arguments_that_are_not_plain_are_refused(tmp_path: Path, arguments: dict[str, str]) -> None:
+    with pytest.raises(DetectError, match=r"devcontainer\.json:5: has build arguments that are not plain texts"):
+        plan_of(tmp_path, with_arguments(arguments))
+
+
+def test_build_arguments_of_a_devcontainer_are_its_dockerfiles(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, with_arguments({"VARIANT": "3.12", "MY_HTTP_PROXY": "x"}))
+    assert plan.own is not None
+    assert plan.own.arguments == {"NB_UID": "1000", "NB_USER": "jovyan", "VARIANT": "3.12", "MY_HTTP_PROXY": "x"}
+
+
+def test_a_variable_that_is_no_text_is_left_out(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {CONTAINER: '{"image": "a", "containerEnv": {"A": "\\ud800", "B": "\\ud83d\\ude00"}}'})
+    assert plan.own is not None and 'ENV B="\U0001f600"' in plan.own.text and "ENV A" not in plan.own.text
+    assert "A is not set, which needs more than the file to know" in reason(plan, CONTAINER)
+
+
+def test_what_is_written_for_a_devcontainer_lies_beside_it(tmp_path: Path) -> None:
+    """A folder `.devcontainer` may be a link, and no file of ours goes through one."""
+    (tmp_path / ".devcontainer").symlink_to("elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    plan = plan_of(tmp_path, {".devcontainer.json": '{"image": "a"}', "elsewhere/a.py": ""})
+    assert plan.own is not None and plan.own.path == ".devcontainer.json.Dockerfile"
+
+
+def test_a_devcontainer_behind_a_link_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / ".devcontainer").symlink_to("elsewhere")
+    assert plan_of(tmp_path, {"elsewhere/devcontainer.json": '{"image": "a"}'}).own is None
+
+
 def test_a_devcontainer_beside_a_binder_folder_is_for_editors(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, {CONTAINER: '{"image": "a"}', "binder/apt.txt": "sox\n"})
     assert plan.own is None
@@ -249,6 +342,9 @@ def test_a_devcontainer_beside_a_binder_folder_is_for_editors(tmp_path: Path) ->
         ("spack.yaml", "spack:\n  specs: [" + "a, " * 10_000 + "[x]]"),
         (".devcontainer.json", "/*" * 500_000),
         (".devcontainer.json", "," * 1_000_000),
+        (".devcontainer.json", '{"' + '\\"' * 100_000),
+        (".devcontainer.json", '{"' + '\\"' * 100_000 + "\\"),
+        (".devcontainer.json", '{"' + '\\"' * 100_000 + "\\\n"),
         ("Project.toml", f'[deps]\nA = "{UUID}"\n[compat]\njulia = "' + "1 - " * 200_000 + '"\n'),
     ],
 )
@@ -256,3 +352,12 @@ def test_large_files_take_no_time_that_anybody_notices(tmp_path: Path, file: str
     """It ends, which what looks at every beginning anew would not: minutes or more."""
     with contextlib.suppress(DetectError):
         plan_of(tmp_path, {file: text})
+
+
+@pytest.mark.parametrize(
+    "text", ["FROM a\n" + "\n" * 200_000, "FROM a\n" + " \t" * 100_000, "\n \n" * 66_000 + "FROM a"]
+)
+def test_a_dockerfile_of_blanks_takes_no_time_that_anybody_notices(tmp_path: Path, text: str) -> None:
+    """Its devcontainer.json has a context of its own, so that what it copies is looked for."""
+    plan = plan_of(tmp_path, {CONTAINER: '{"build": {"dockerfile": "D"}}', ".devcontainer/D": text})
+    assert plan.own is not None

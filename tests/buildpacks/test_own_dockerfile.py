@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkouts import checkout_of, fill, reason
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcbinder.builders.own import build_own
 from hpcbinder.buildpacks.dockerfile.parse import rewrite
+from hpcbinder.config import Config, SiteConfig
+from hpcbinder.engine import Foreign
 from hpcbinder.errors import DetectError, RegistryError
 from hpcbinder.model import Plan
 from hpcbinder.plan import dockerfile, explain, load_packs, make_plan, write_own_context
+from hpcbinder.progress import Silent
 
 
 def rewritten(text: str, architecture: str = "amd64") -> str:
@@ -269,3 +275,37 @@ def test_an_image_that_cannot_be_had_is_named_with_its_line(tmp_path: Path) -> N
         "Dockerfile:2: nowhere/x:1: there is no such image "
         '(bases.images."nowhere/x:1" may name another image to take in its place)'
     )
+
+
+class Listening:
+    """An engine that has every image, and keeps what it is told to build."""
+
+    def __init__(self) -> None:
+        self.foreign: list[Foreign] = []
+
+    def image(self, ref: str) -> str:
+        return ref
+
+    def build(self, write: object, *, tag: str, foreign: Foreign | None = None, **_: object) -> str:
+        self.foreign += [foreign] if foreign else []
+        return tag
+
+
+def test_no_argument_of_a_plan_comes_before_the_sites_proxies(tmp_path: Path) -> None:
+    plan = plan_own(tmp_path, FILES)
+    assert plan.own is not None
+    own = dataclasses.replace(plan.own, arguments={"A": "b", "HTTPS_PROXY": "http://evil.example"})
+    engine: Any = Listening()
+    site = SiteConfig(https_proxy="http://me:secret@proxy.example.org:3128")
+    build_own(
+        plan,
+        own,
+        checkout_of(tmp_path),
+        engine,
+        bases_dir=tmp_path,
+        scratch=tmp_path,
+        config=Config(site=site),
+        reporter=Silent(),
+    )
+    proxy = "http://proxy.example.org:3128"
+    assert [foreign.arguments for foreign in engine.foreign] == [{"A": "b", "https_proxy": proxy, "HTTPS_PROXY": proxy}]

@@ -162,7 +162,7 @@ def test_lines_it_went_on_after_are_named(tmp_path: Path) -> None:
 
 def test_a_script_it_sources_is_named_and_one_it_runs_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "more.sh").write_text("true\nnothing-like-it\n")
-    program(tmp_path / "own.sh", '#!/bin/bash\n[ -z "${BASH_ENV:-}" ] && [ -z "$(trap -p)" ]\n')
+    program(tmp_path / "own.sh", '#!/bin/bash\n[ -z "${BASH_ENV:-}" ] && [ -z "$(trap -p DEBUG ERR EXIT)" ]\n')
     code, found = traced(tmp_path, "#!/bin/bash -e\n./own.sh\n. ./more.sh\n")
     assert (code, found) == (127, ["hpcbinder: more.sh:2: failed with status 127: nothing-like-it"])
 

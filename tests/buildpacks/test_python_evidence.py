@@ -227,3 +227,26 @@ def test_requirements3_takes_no_project(tmp_path: Path) -> None:
     with pytest.raises(DetectError) as caught:
         planned(tmp_path, files, [python("2.7.18")])
     assert caught.value.where == "requirements3.txt:2"
+
+
+@pytest.mark.parametrize("full", ["3.6.15", "3.7.16"])
+@pytest.mark.parametrize("resolver", [None, RecordedResolver()])
+def test_requirements3_runs_nothing_before_a_step_that_sees_the_login(
+    tmp_path: Path, full: str, resolver: RecordedResolver | None
+) -> None:
+    # Its source packages run as root. The kernel python3 is the environment's: its wheels come in last.
+    files = {"runtime.txt": f"python-{full}", "requirements.txt": "numpy", "requirements3.txt": "six"}
+    made = planned(tmp_path, files, [python(full)], resolver=resolver)
+    names = [s.name for s in made.steps]
+    assert names.index("python/server") < names.index("python/wheels")
+    late = made.steps[names.index("python/server") + 1 :]
+    assert [s.name for s in late if not (s.runs_repository_code or s.apart)] == []
+    (tmp_path / "requirements3.txt").unlink()
+    del files["requirements3.txt"]
+    assert step(planned(tmp_path, files, [python(full)], resolver=resolver), "python/wheels").apart == ()
+
+
+def test_a_number_of_thousands_of_digits_is_no_evidence(tmp_path: Path) -> None:
+    lines = f"numpy=={'9' * 5000}\npandas==1.0.0\n"
+    made = plan(tmp_path, {"requirements.txt": lines}, [python("3.6.15"), python("3.9.18")])
+    assert made.python.version == "3.6"

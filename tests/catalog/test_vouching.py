@@ -68,6 +68,46 @@ def test_where_everybody_may_add_only_some_count(site: Path) -> None:
     assert vouched(layer(site), site)
 
 
+def test_a_link_does_not_count_where_everybody_may_add(site: Path) -> None:
+    elsewhere = site.parent / "layer"
+    layer(site).rename(elsewhere)
+    link = site / "layers" / "link"
+    link.symlink_to(elsewhere)
+    assert vouched(link, site)  # in a closed folder whoever made it is trusted
+    (site / "layers").chmod(0o1777)
+    assert not vouched(link, site)  # its owner can have it lead elsewhere after the look at what it leads to
+    folder = site / "layers" / "folder"
+    folder.symlink_to(site.parent)
+    assert not vouched(folder / "layer", site)
+    (site / "layers").chmod(0o755)
+    assert vouched(folder / "layer", site)
+
+
+def test_links_of_who_keeps_the_store_may_lead_to_it(site: Path) -> None:
+    name = layer(site).name
+    linked = site.parent / "linked"
+    linked.symlink_to(site)
+    (site / "layers").rename(site.parent / "volume")
+    (site / "layers").symlink_to(site.parent / "volume")
+    for mode in (0o755, 0o1777):
+        (site.parent / "volume").chmod(mode)
+        assert vouched(linked / "layers" / name, linked)
+    (site.parent / "volume").chmod(0o777)
+    assert not vouched(linked / "layers" / name, linked)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to somebody else")
+def test_where_everybody_may_add_the_folders_below_count_too(site: Path) -> None:
+    wheels = site / "layers" / "wheels"
+    wheels.mkdir(0o755)
+    (wheels / "layer").write_bytes(b"a layer")
+    (wheels / "layer").chmod(0o644)
+    (site / "layers").chmod(0o1777)
+    assert vouched(wheels / "layer", site)
+    os.chown(wheels, NOBODY, NOBODY)
+    assert not vouched(wheels / "layer", site)
+
+
 def test_an_image_that_anybody_could_have_put_there_is_none(tmp_path: Path) -> None:
     site = Catalog(tmp_path / "site")
     image = put(site, entry())

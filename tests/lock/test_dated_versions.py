@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from package_index import PackageIndex
 from hpcbinder.config import SiteConfig, load
 from hpcbinder.errors import DetectError, FetchError, OldMetadataError
 from hpcbinder.lock import Resolver
+from hpcbinder.lock.dated import Answered, find_dated, limits
 from hpcbinder.lock.times import Uploaded, UploadTimes
 from hpcbinder.model import Lock, Wanted
 from hpcbinder.progress import Silent
@@ -251,3 +252,44 @@ def test_builds_take_what_was_there_or_say_that_they_do_not(index: PackageIndex,
     assert done.stdout.split() == ["below==2.0", "timeless==1.0", "top==2.0"]
     assert "taking the newest versions" in done.stderr
     assert run("nowhere").returncode == 1
+
+
+@pytest.mark.parametrize("uploaded", ["2021-13-45T10:00:00Z", "9999-12-31T10:00:00Z"])
+def test_a_day_that_is_none_moves_no_date(package_index: PackageIndex, uploaded: str) -> None:
+    class Times(UploadTimes):
+        def of(self, name: str) -> tuple[Uploaded, ...]:
+            return (Uploaded(f"{name}-1.0.tar.gz", uploaded),)
+
+    class Question:
+        timeless: frozenset[str] = frozenset()
+
+        def answer(self, as_of: str, free: Collection[str]) -> Answered:
+            if as_of:
+                raise DetectError("no versions fit together")
+            return Answered((), frozenset(), frozenset())
+
+    wanted = replace(WANTED, requirements=("odd>=1",))
+    _, as_of, note = find_dated(Question(), wanted, Times(package_index.url, SiteConfig()))
+    assert (as_of, note) == ("", "as of 2019-06-01 no versions fit together: the newest versions")
+
+
+def told(index: PackageIndex, *requirements: str, metadata: str = "") -> tuple[str, ...]:
+    """The constraints for `requirements`, of an index with numbers that Python does not read."""
+
+    class Told(UploadTimes):
+        def of(self, name: str) -> tuple[Uploaded, ...]:
+            wheel = Uploaded(f"{name}-{'9' * 5000}-py3-none-any.whl", "2019-01-01T00:00:00Z")
+            return (Uploaded(f"{name}-1.0.tar.gz", wheel.uploaded, f">={'9' * 5000}"), wheel)
+
+        def metadata(self, file: Uploaded) -> str:
+            return metadata
+
+    return limits(replace(WANTED, requirements=requirements), Told(index.url, SiteConfig()))
+
+
+def test_numbers_and_markers_that_nobody_can_compare(package_index: PackageIndex) -> None:
+    assert told(package_index, "odd") == ("odd<=1.0",)
+    assert told(package_index, f"odd=={'9' * 5000}") == ()
+    needs = "Requires-Dist: other; os_name > 'a'\nRequires-Dist: more; extra == 'x' and nonsense ~= '1'\n"
+    assert told(package_index, "odd", metadata=needs) == ("odd<=1.0",)
+    assert told(package_index, "odd", 'more; platform_machine ~= "1"') == ("odd<=1.0",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -135,3 +136,17 @@ def test_no_limit_of_python_is_changed() -> None:
     before = sys.getrecursionlimit()
     code_imports("(" * 1000, "a.py")
     assert sys.getrecursionlimit() == before
+
+
+@pytest.mark.parametrize("text", ["f" + "(x)" * 2_000_000, "f(x)\n" * 1_000_000, "f\n" + "(" * 8_000_000])
+def test_code_that_is_large_is_not_parsed(text: str) -> None:
+    begin = time.monotonic()
+    found = code_imports(f"import a.b\n{text}\nfrom c import d\n", "a.py")
+    assert [(one.module, one.line) for one in found] == [("a.b", 1), ("c", text.count("\n") + 3)]
+    assert time.monotonic() - begin < 5
+
+
+def test_a_long_line_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = f"x = '{'y' * 200_000}'"
+    monkeypatch.setattr("builtins.compile", None)
+    assert [one.module for one in code_imports(f"import a\n{line}\n", "a.py")] == ["a"]

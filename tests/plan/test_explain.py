@@ -12,8 +12,8 @@ from hpcbinder.plan import explain
 def test_every_file_that_counts_has_its_line_and_reason(tmp_path: Path) -> None:
     files = {"apt.txt": "sox", "setup.py": "", "poetry.lock": "", "notebook.ipynb": "{}"}
     text = explain(plan_of(tmp_path, files))
-    assert "  apt.txt      used      apt: 1 Debian package\n" in text
-    assert "  poetry.lock  not used  python: there is no pyproject.toml that it could be the lock of" in text
+    assert "  apt.txt         used      apt: 1 Debian package\n" in text
+    assert "  poetry.lock     not used  python: there is no pyproject.toml that it could be the lock of" in text
     assert "      packages sox\n" in text
     assert "debian:bookworm, Python 3.11, amd64" in text
     assert text.index("apt/install") < text.index("python/wheels") < text.index("content: ")

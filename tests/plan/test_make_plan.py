@@ -236,6 +236,63 @@ def test_special_files_are_left_out_and_said(tmp_path: Path) -> None:
     assert plan.content.files == 1
 
 
+def test_no_step_sees_credentials_after_one_that_runs_repository_code(tmp_path: Path) -> None:
+    pack = """api = 1
+name = "late"
+version = "1"
+summary = "a step after the code of the repository"
+{order}
+[[file]]
+name = "late.txt"
+[[step]]
+name = "fetch"
+when = "late.txt"
+stage = "{stage}"
+reason = "fetches with the login of the site"
+script = "fetch.sh"
+runs-repository-code = {runs}
+"""
+
+    def planned(stage: str, *, order: str = "", runs: str = "false") -> list[str]:
+        text = pack.format(stage=stage, order=order, runs=runs)
+        fill(tmp_path / "site", {"late/buildpack.toml": text, "late/fetch.sh": "true\n"})
+        return [s.name for s in plan_of(tmp_path / "repo", {"late.txt": ""}, packs=[tmp_path / "site"]).steps]
+
+    for stage in ("project", "finish"):
+        with pytest.raises(DetectError, match="late/fetch.* after python/packages.*runs code of the repo") as caught:
+            planned(stage)
+        assert caught.value.message.startswith("buildpack late: ")
+    assert planned("dependencies", runs="true")[-2:] == ["python/packages", "late/fetch"]
+    # Within a stage it comes first by itself.
+    assert planned("dependencies")[-3:] == ["python/wheels", "late/fetch", "python/packages"]
+    with pytest.raises(DetectError, match="python/wheels.* after late/fetch") as caught:
+        planned("interpreter", order="order = 20", runs="true")
+    assert caught.value.message.startswith("buildpack python: ")
+
+
+def test_what_is_made_apart_sees_nothing_of_the_code_that_ran_in_its_stage(tmp_path: Path) -> None:
+    toml = 'api = 1\nname = "own"\nversion = "1"\nsummary = "steps"\norder = 90\n[[file]]\nname = "own.txt"\n'
+    code = """from hpcbinder.plan import Stage
+
+def plan(repo, draft):
+    if "early" in repo.read_text("own.txt"):
+        draft.add_step(Stage.INTERPRETER, "code", "runs", "true", runs_repository_code=True)
+    draft.add_step(Stage.DEPENDENCIES, "first", "runs", "true", runs_repository_code=True)
+    apart = ["/opt/own"] if "apart" in repo.read_text("own.txt") else []
+    draft.add_step(Stage.DEPENDENCIES, "second", "fetches", "true", apart=apart)
+"""
+    fill(tmp_path / "site", {"own/buildpack.toml": toml, "own/pack.py": code})
+    made = plan_of(tmp_path / "repo", {"own.txt": "apart"}, packs=[tmp_path / "site"])
+    assert [s.name for s in made.steps][-2:] == ["own/first", "own/second"]
+    # It stands on what was there before its stage, no further back.
+    for text, after in (
+        ("", "own/second .* after python/packages"),
+        ("apart, early", "python/wheels .* after own/code"),
+    ):
+        with pytest.raises(DetectError, match=after):
+            plan_of(tmp_path / "repo", {"own.txt": text}, packs=[tmp_path / "site"])
+
+
 @pytest.fixture(scope="module")
 def many_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("many")

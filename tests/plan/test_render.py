@@ -367,3 +367,10 @@ def test_the_start_script_makes_no_environment_another(tmp_path: Path) -> None:
 
 
 PLAIN = plan_of(Path(__file__).parent / "repos/plain/repo")
+
+
+def test_no_step_looks_for_libraries_where_the_repository_says(tmp_path: Path) -> None:
+    made = dataclasses.replace(PLAIN, env={**PLAIN.env, "LD_LIBRARY_PATH": "/opt/env/lib"})
+    before, _, after = dockerfile(made, base_image="base", tools_image="tools", server_image="s").partition("content/")
+    assert "LD_LIBRARY_PATH" not in before
+    assert 'ENV LD_LIBRARY_PATH="/opt/env/lib"' in after

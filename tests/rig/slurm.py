@@ -23,6 +23,8 @@ from .process import Process, RigError, locked
 from .user import IDS, account
 
 PACKAGES = ("iproute2", "mount", "munge", "slurm-wlm", "util-linux")
+# What Slurm's PMIx plugin loads; Debian 13 calls it otherwise.
+OPTIONAL = ("libpmix2", "libpmix2t64")
 NODES = ("n1", "n2")
 LOGIN = "login"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -161,7 +163,7 @@ class Slurm:
             return
         if os.geteuid() != 0:
             raise RigError("a Slurm cluster for the tests needs root (run the same command with sudo)")
-        packages.ensure(PACKAGES)
+        packages.ensure(PACKAGES, optional=OPTIONAL)
         for name in ("", "run", "etc", "log", "state"):
             (self.folder / name).mkdir(mode=0o755, parents=True, exist_ok=True)
         with locked(self._run / "lock"):

@@ -18,6 +18,7 @@ LEAKS = {
     "R_LIBS_USER": "/host",
     "BASH_ENV": "/host",
     "BASH_FUNC_module%%": "() { :; }",
+    "SLURM_JWT": "token",
 }
 
 
@@ -27,7 +28,7 @@ def test_the_configuration_s_list_lets_a_job_through_and_nothing_of_the_host_s_s
     assert allowed(environ, RuntimeConfig().environment, {}) == job
 
 
-@pytest.mark.parametrize("pattern", ["*", "P*", "LD_*", "??THONPATH"])
+@pytest.mark.parametrize("pattern", ["*", "P*", "LD_*", "??THONPATH", "SLURM_*"])
 def test_a_glob_never_lets_the_host_s_software_in(pattern: str) -> None:
     assert not allowed(LEAKS, [pattern], {})
 

@@ -31,7 +31,7 @@ from hpcbinder.builders.assembling.tree import Entry, File, layer_tar
 from hpcbinder.builders.assembling.venv import venv, venv_maker
 from hpcbinder.builders.obstacle import has_to_run, obstacle
 from hpcbinder.catalog import mark_used
-from hpcbinder.contract import ENTRYPOINT, ENV_PREFIX, REPO_DIR, START_VARIABLE
+from hpcbinder.contract import ENTRYPOINT, ENV_PREFIX, REPO_DIR
 from hpcbinder.convert import LayerCache
 from hpcbinder.errors import BuildError, ConvertError, FetchError, HpcbinderError, RunError
 from hpcbinder.image import DockerArchive, OciImage, dump_config
@@ -42,6 +42,7 @@ from hpcbinder.plan import (
     SUITES,
     apart_point,
     environment,
+    late_environment,
     locked_wheels,
     server_point,
     write_content,
@@ -369,7 +370,7 @@ def server_identity(plan: Plan, steps: Sequence[Step]) -> str:
 def _config(plan: Plan, base: BaseImage, identities: Sequence[str]) -> ImageConfig:
     """What an engine would say of the image, besides when it made it and of which tars."""
     env = {**base.config.env, **dict(environment(plan))}
-    env |= {name: value for name, value in plan.env.items() if name == START_VARIABLE}
+    env |= late_environment(plan)
     config = replace(
         base.config,
         created="",

@@ -36,8 +36,10 @@ _HOST_ONLY = (
     "_LMFILES_*",
     "XDG_*",
     "*_PROXY_COMMAND",
+    "SLURM_JWT",
 )
-"""What points at programs and settings of the host: only an exact name lets one of these in, never a glob."""
+"""What points at programs and settings of the host, and Slurm's token, with which whoever has it submits jobs as this
+person (auth/jwt): only an exact name lets one of these in, never a glob."""
 
 
 _LOCALE = ("LANG", "LANGUAGE", "LC_*")

@@ -20,7 +20,7 @@ from .values import Command, LaunchError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 _NOT_FOR_NODES = re.compile(
-    r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC)_(?!CONF\b).*|JUPYTERHUB_.*|CONFIGPROXY_.*|JPY_PARENT_PID"
+    r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC)_(?!(CONF|JWT)\b).*|JUPYTERHUB_.*|CONFIGPROXY_.*|JPY_PARENT_PID"
 )
 """What would make the job a step of the one that the server runs in, and the server's own credentials."""
 
