@@ -166,7 +166,7 @@ def test_a_subdir_outside(trap: Trap, verb: str, subdir: str) -> None:
         ("requirements.txt", "num\x00py\n", "requirements.txt:1"),
         ("pyproject.toml", "[project\nname = 'x'\n", "pyproject.toml:1"),
         ("runtime.txt", "python-3.11; touch {canary}\n", "runtime.txt"),
-        ("runtime.txt", "python-2.7\n", "runtime.txt"),
+        ("runtime.txt", "python-1.5\n", "runtime.txt"),
         ("environment.yml", "dependencies: [!!python/object/apply:os.system ['touch {canary}']]\n", "environment.yml"),
     ],
 )
@@ -240,7 +240,7 @@ POETRY_LOCK = "[metadata]\nlock-version = '2.1'\npython-versions = '*'\n[[packag
         ("Dockerfile", "FROM ${{SECRET}}/x\n", {}, "Dockerfile:1"),
         ("Dockerfile", "FROM --upload-pack=x a\n", {}, "Dockerfile:1"),
         ("Dockerfile", "FROM http://127.0.0.1:{port}/x\n", {}, "Dockerfile:1"),
-        (".python-version", "2.7 ; touch {canary}\n", {}, ".python-version:1"),
+        (".python-version", "1.5 ; touch {canary}\n", {}, ".python-version:1"),
     ],
 )
 def test_lock_files(trap: Trap, verb: str, name: str, text: str, beside: dict[str, str], says: str) -> None:

@@ -244,7 +244,7 @@ def _lock(draft: Draft, wanted: Requirements, projects: list[Project], always: t
             constraints=[
                 *wanted.plain_constraints,
                 *(f"{name}=={version}" for name, version in sorted(there.items())),
-                *oldest_kernel(draft, wanted, always),
+                *oldest_kernel(wanted, always),
             ],
             elsewhere={
                 *wanted.elsewhere,

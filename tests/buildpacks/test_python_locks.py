@@ -157,7 +157,7 @@ def test_constraints_hashes_and_prereleases_are_asked_for(tmp_path: Path) -> Non
     (asked,) = resolver.asked
     assert asked.requirements[:2] == (f"numpy --hash=sha256:{digest}", 'scipy ; python_version < "3"')
     assert asked.requirements[2:] == ("ipykernel", "pip")
-    assert asked.constraints == ("six<2",)
+    assert asked.constraints == ("six<2", "ipykernel>=4.8")
     assert asked.elsewhere == ("foo",)
     assert asked.prereleases
     assert (asked.python, asked.suite, asked.architecture) == ("3.11.2", "bookworm", "amd64")

@@ -23,8 +23,8 @@ from .process import Process, RigError, locked
 from .user import IDS, account
 
 PACKAGES = ("iproute2", "mount", "munge", "slurm-wlm", "util-linux")
-# What Slurm's PMIx plugin loads; Debian 13 calls it otherwise.
-OPTIONAL = ("libpmix2", "libpmix2t64")
+# Its PMIx plugin loads a library by the name that only the development files have.
+OPTIONAL = ("libpmix-dev",)
 NODES = ("n1", "n2")
 LOGIN = "login"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
