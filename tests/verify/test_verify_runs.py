@@ -190,7 +190,7 @@ def test_a_build_whose_notebook_does_not_run_says_so_by_its_exit(
         (work / "fails.ipynb").write_bytes(notebook("1/0"))
 
     environment = {**line.environment, "PATH": f"{Path(apptainer.path).parent}:{os.environ['PATH']}"}
-    source = line.repository("failing", change, of="contract")
+    source = line.repository("notebook-fails", change, of="contract")
     options = ["--no-register", "--json", "--verify"]
     done = replace(line, environment=environment).hpcbinder("build", source, *options, check=False)
     assert done.returncode == 12, done.stderr[-2000:]
