@@ -12,6 +12,7 @@ from rig import Apptainer, Charliecloud, Dockerd, User
 def test_an_ordinary_user_learns_what_is_there(
     user: User, dockerd: Dockerd, apptainer: Apptainer, charliecloud: Charliecloud
 ) -> None:
+    user.clean()  # of what fixtures of others have had run as the same user
     path = f"{Path(apptainer.path).parent}:{Path(charliecloud.path).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
     environment = {"PATH": path, "HPCBINDER_BUILD_DOCKERD": dockerd.host, "PYTHONDONTWRITEBYTECODE": "1"}
     done = user.run([sys.executable, "-m", "hpcbinder", "doctor", "--json"], env=environment, check=False)
