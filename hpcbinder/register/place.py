@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -95,13 +96,15 @@ def _swap(fresh: Path, folder: Path) -> None:
         try:
             fresh.rename(folder)
             return
-        except OSError:
-            if not folder.is_dir() or folder.is_symlink():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        # Only one that is ours is moved out of the way; another process may be doing the same.
-        if owner(folder) is None:
+        # Only one that is ours is moved out of the way. Another process may be doing the same: what it has just taken
+        # away is nobody's, and what it puts there is ours.
+        if owner(folder) is not None:
+            remove(folder)
+        elif folder.exists() and owner(folder) is None:
             break
-        remove(folder)
     raise RegisterError(
         "a kernel of this name is there and was not made by hpcbinder", where=str(folder), hint="give another --name"
     )
