@@ -102,7 +102,7 @@ def test_a_pip_section_joins_on_top(tmp_path: Path) -> None:
     (asked,) = index.asked
     assert asked.requirements == ("wanted>=1", "another", "ipykernel", "pip")
     # What conda brought is kept: pip chooses what goes with it.
-    assert asked.constraints == ("numpy==1.26.4",)
+    assert asked.constraints == ("numpy==1.26.4", "ipykernel>=4.8")
     assert asked.python == "3.12.4"
     wheels = step(plan, "python/wheels")
     assert wheels.assembly is not None and wheels.assembly.python == "3.12.4"

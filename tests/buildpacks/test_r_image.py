@@ -124,12 +124,20 @@ def run_steps(
             (place / "files" / file).write_text(text)
         (place / "run.sh").write_text(run_script(wanted))
         commands.append(
-            f"rm -rf /run/hpcbinder/step && cp -a /steps/{number} /run/hpcbinder/step && "
+            f"rm -rf /run/hpcbinder/step && cp -a /run/hpcbinder/given/{number} /run/hpcbinder/step && "
             "rm -rf /run/hpcbinder/work/* && sh -eu /run/hpcbinder/step/run.sh"
         )
-    # As in a build nothing can be run from the working folder; that step scripts find out themselves.
+    # As in a build nothing can be run from the working folder; that step scripts find out themselves. The steps' files
+    # lie where a build's do: elsewhere in the image a step would give what is new (these files too) its fixed time.
     argv = ["docker", "run", "--rm", "--network", "host", "--tmpfs", "/run/hpcbinder/work:noexec"]
-    argv += ["--volume", f"{folder / 'steps'}:/steps:ro", "--env", f"HPCBINDER_CRAN={cran}", "--entrypoint", "sh"]
+    argv += [
+        "--volume",
+        f"{folder / 'steps'}:/run/hpcbinder/given:ro",
+        "--env",
+        f"HPCBINDER_CRAN={cran}",
+        "--entrypoint",
+        "sh",
+    ]
     whole = " && ".join([*commands, then])
     return subprocess.run(
         [*argv, built["image"]["name"], "-c", whole],

@@ -60,13 +60,13 @@ def live(
 
 
 def test_a_kernel_works_on_another_node(live: Callable[..., dict[str, Any]], user: User) -> None:
-    seen = live("look", PYTHONPATH="/host", SLURM_JOB_ID="7", JUPYTERHUB_API_TOKEN="secret")
+    seen = live("look", PYTHONPATH="/host", SLURM_JOB_ID="4294967", JUPYTERHUB_API_TOKEN="secret")
     environ = seen["environ"]
     assert seen["uid"] == user.uid
     assert seen["written"] == "by the kernel"
     assert environ["SLURMD_NODENAME"] in ("n1", "n2")
     assert environ["SLURM_JOB_PARTITION"] == "debug"
-    assert environ["SLURM_JOB_ID"] != "7"
+    assert environ["SLURM_JOB_ID"] != "4294967"
     assert environ["IMAGE_ID"] == "small"
     assert not {"PYTHONPATH", "JUPYTERHUB_API_TOKEN"} & environ.keys()
 
