@@ -6,14 +6,17 @@ import json
 from typing import Any
 
 
-def cell(source: str, *, saved: str = "", tags: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A code cell; `saved` is the name of the error in its outputs."""
+def cell(source: str, *, saved: str = "", said: str = "", tags: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A code cell; `saved` is the name of the error in its outputs, `said` what it printed."""
     error = {"output_type": "error", "ename": saved, "evalue": "as it was", "traceback": []}
     return {
         "cell_type": "code",
         "execution_count": None,
         "metadata": {"tags": list(tags)} if tags else {},
-        "outputs": [error] if saved else [],
+        "outputs": [
+            *([{"output_type": "stream", "name": "stdout", "text": said}] if said else []),
+            *([error] if saved else []),
+        ],
         "source": source,
     }
 

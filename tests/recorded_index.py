@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from packaging.version import Version
 
-from hpcbinder.errors import DetectError
+from hpcbinder.errors import DetectError, OldMetadataError
 from hpcbinder.model import Lock, LockedPackage, Wanted, WantedConda
 
 PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -45,11 +46,15 @@ class RecordedResolver:
     Attributes:
         before: Names in the layers that an environment made before has.
         packages: What the index has besides PACKAGES, written like these.
+        since: Name -> the oldest Python (`X.Y`) that the index still has files for.
+        refused: Names of packages whose metadata uv refuses.
         asked: What it was asked for.
     """
 
     before: tuple[tuple[str, ...], ...] = ()
     packages: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    since: Mapping[str, str] = field(default_factory=dict)
+    refused: Collection[str] = ()
     asked: list[Wanted] = field(default_factory=list)
 
     def __call__(self, wanted: Wanted) -> Lock:
@@ -68,6 +73,10 @@ class RecordedResolver:
                 continue
             if name not in known and name not in exact:
                 raise DetectError(f"no versions fit together: {name} was not found in the package registry")
+            if name in self.refused:
+                raise OldMetadataError(f"no versions fit together: {name}{requirement.specifier} has invalid metadata")
+            if Version(python) < Version(self.since.get(name, "0")):
+                raise DetectError(f"no versions fit together: {name} has no wheels for Python {python}")
             version, requires = known.get(name, ("any", ()))
             (names if version else built).add(name)
             waiting += map(Requirement, requires)

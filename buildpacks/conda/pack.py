@@ -8,6 +8,7 @@ all of it goes by way of the Python pack and Debian's packages.
 from __future__ import annotations
 
 import json
+import re
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
@@ -44,6 +45,9 @@ EXTRAS = ("ipykernel", "pip")
 R_KERNEL = "r-irkernel"
 """In every environment with R where the channels have it, as repo2docker has it."""
 
+MPI_NEED = frozenset({"dask-mpi", "fenics-dolfinx", "mpi4jax", "mpi4py", "mpi4py-fft", "petsc4py", "slepc4py"})
+"""Conda packages that there is one build of for each MPI: which one the solver takes would be chance."""
+
 KERNEL = Edit(f"{PREFIX}/share/jupyter/kernels/python3/kernel.json", r'^( *)"python3*",$', rf'\1"{PREFIX}/bin/python",')
 
 R_SPEC = {
@@ -77,21 +81,26 @@ def plan(repo: Repo, draft: Draft) -> None:
 def _install(draft: Draft, chosen: Chosen, names: list[str], table: Table) -> None:
     """An environment of conda packages."""
     environment, path = chosen.environment, chosen.path
+    mpi: tuple[str, ...] = ()
     try:
         if environment.exact:
             lock, notes = draft.resolve_conda([], exact=environment.exact)
         else:
+            texts = [text for text, _ in environment.specs]
             r = (R_KERNEL,) if any(name.startswith("r-") for name in names) else ()
+            mpi = (draft.mpi_abi,) if _lacks_mpi(texts) and not environment.export else ()
             lock, notes = draft.resolve_conda(
-                [text for text, _ in environment.specs],
+                texts,
                 channels=environment.channels,
-                extras=(*EXTRAS, *r),
+                extras=(*EXTRAS, *r, *mpi),
                 export=environment.export,
             )
         python = _python(lock, path, draft)
         draft.choose_python(python)
     except DetectError as error:
         raise DetectError(error.message, where=error.where or show(path), hint=error.hint) from None
+    if any(package.name in mpi for package in lock.packages):
+        notes = (*notes, f"{mpi[0]} for what needs an MPI, as it does not say which (mpi.abi)")
     count = f"{len(lock.packages)} conda package{'s' * (len(lock.packages) != 1)}"
     said = "; ".join((f"{count}, Python {python.full}", *environment.notes, *notes))
     draft.used(path, said)
@@ -102,6 +111,12 @@ def _install(draft: Draft, chosen: Chosen, names: list[str], table: Table) -> No
     known = ((index_name(p.name, p.version, p.build, table), p.version) for p in lock.packages)
     packages = {name: version for name, version in known if name is not None}
     draft.provide(Provided(draft.pack, path, packages, environment.requirements))
+
+
+def _lacks_mpi(texts: list[str]) -> bool:
+    """Whether something needs MPI, and nothing says which: neither a package of an MPI nor a build for one."""
+    rest = [text for text in texts if _spec_name(text) not in MPI_NEED]
+    return len(rest) < len(texts) and not any(re.search(r"mpi", text) for text in rest)
 
 
 def _translate(draft: Draft, chosen: Chosen, table: Table) -> None:

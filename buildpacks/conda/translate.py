@@ -21,6 +21,8 @@ from .names import Table, of_python
 _SPEC = re.compile(r"(?:(?P<channel>[^\s:]+)::)?(?P<name>[A-Za-z0-9_][A-Za-z0-9_.+-]*)\s*(?P<rest>.*)", re.DOTALL)
 _R = re.compile(r"(r|bioconductor)-[a-z0-9.-]+")
 _EXACT = re.compile(r".+/(?P<name>[^/]+)-(?P<version>[^/-]+)-(?P<build>[^/-]+)(\.conda|\.tar\.bz2)(#.*)?")
+_WITH_MPI = re.compile(r"\*?_?mpi_")
+"""The build of what is parallel by MPI (conda-forge: `mpi_mpich_…`, `mpi_openmpi_…`, and `nompi_…`)."""
 _LONGEST = 200
 """Characters of versions."""
 _PART = re.compile(
@@ -130,6 +132,8 @@ class _Work:
             if (version := _specifier(each)) is None:
                 self._refuse(each, _NO_VERSION)
             found.python, found.where = ",".join(filter(None, (found.python, version or ""))), each.line
+        elif _WITH_MPI.match(each.build):
+            self._refuse(each, "by its build it is one for MPI, which elsewhere it is not")
         elif (why := self.table.needless(name)) is not None:
             self.needless.setdefault(why, []).append(name)
         elif name in self.table.refused:

@@ -94,6 +94,7 @@ class _Gathering:
         self._places: dict[str, list[str]] = {}
         self._scripts = {script.path: script for script in self._code.scripts}
         self._settled: set[str] = set()
+        self._sure: set[str] = set()
         self._packages: dict[str, list[str]] = {}
         self._far: dict[str, list[str]] = {}
         self._room = _MOST_TEXT
@@ -152,7 +153,8 @@ class _Gathering:
 
     def _script(self, script: Script, *, surely: bool) -> list[str]:
         self._keep(script.path, 0, script.text)
-        if surely or not self._tops(script.text) <= self._settled:
+        # As of cells: what is settled already need not be parsed again.
+        if not self._tops(script.text) <= (self._sure if surely else self._settled):
             return list(self._take(self._parsed(script.text, script.path), surely=surely))
         return []
 
@@ -212,6 +214,8 @@ class _Gathering:
                 into[name] = Wanted(one, surely)
             if not one.optional and not self._table.is_parted(one.top):
                 self._settled.add(one.top)
+                if surely:
+                    self._sure.add(one.top)
         return own
 
     def _files(self, one: Import) -> Iterator[str]:

@@ -50,4 +50,4 @@ def _there(repo: Repo, draft: Draft) -> bool:
     path = repo.config("apt.txt")
     words = repo.read_text(path, utf16=True).split() if path is not None else []
     names = {package.name for lock in draft.locks for package in lock.packages}
-    return any(_MPI.fullmatch(word.partition("=")[0]) for word in (*words, *names))
+    return any(_MPI.fullmatch(word.partition("=")[0]) for word in (*words, *names, *draft.system))

@@ -43,7 +43,7 @@ def mpi_library(repo: Repo, draft: Draft, names: Iterable[str], *, file: str, wh
     needing = sorted(NEED & there)
     if not needing or there & _LIBRARIES.keys():
         return ()
-    asked = _debian(repo)
+    asked = _debian(repo, draft)
     if asked == "openmpi":
         return ()
     abi = asked or draft.mpi_abi
@@ -74,11 +74,11 @@ def _has_wheel(draft: Draft, name: str) -> bool:
     return lock is None or name not in lock.unresolved
 
 
-def _debian(repo: Repo) -> str | None:
-    """The ABI of the MPI that apt.txt asks for."""
+def _debian(repo: Repo, draft: Draft) -> str | None:
+    """The ABI of the MPI that apt.txt asks for, or conda's names of Debian's packages."""
     path = repo.config("apt.txt")
     lines = [] if path is None else repo.read_text(path, utf16=True).split("\n")
-    words = [word for line in lines for word in _words(line)]
+    words = [*(word for line in lines for word in _words(line)), *sorted(draft.system)]
     return next((abi for abi, names in _DEBIAN.items() if any(map(names.fullmatch, words))), None)
 
 

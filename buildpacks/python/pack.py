@@ -8,65 +8,60 @@ runs code of the repository's choosing comes after, without either.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from hpcbinder.plan import (
-    Assembly,
     DetectError,
     Draft,
-    Edit,
     Lock,
-    LockedPackage,
     OldMetadataError,
     Repo,
-    Sources,
     Stage,
-    TextFile,
     has_old_metadata,
     show,
 )
 
 from .beside import join
-from .by_pip import add_environment, add_packages, add_projects, add_server_packages, by_pip, kernel_of, refused_by_uv
+from .by_pip import by_pip, refused_by_uv
 from .described import add_missing
 from .kernel import oldest_kernel
 from .locked import Locked
 from .mpi import mpi_library, mpi_tools
-from .project import Project, analyse, is_project, sources_of
+from .project import Project, analyse, is_project
 from .recipe import Recipe, choose_recipe
 from .requirements import Local, Requirements, requirement_name
-from .target import Target
-from .version import choose_python
-
-ALWAYS = ("ipykernel", "pip")
-"""In every environment, in the version the repository's pins leave. pip: postBuild scripts call it."""
-
-PREFIX = "/opt/env"
-
-KERNEL = Edit(
-    f"{PREFIX}/share/jupyter/kernels/python3/kernel.json", r'^( *)"python3*",\r?$', rf'\1"{PREFIX}/bin/python",'
+from .steps import (
+    ALONE,
+    ALWAYS,
+    TOGETHER,
+    add_empty_environment,
+    from_source,
+    install_by_pip,
+    install_projects,
+    lines_of,
+    locked_line,
+    some_names,
+    unpack,
+    unpack_unlocked,
 )
-"""What common.sh does in `fix_kernel`."""
-
-TOGETHER = Sources(together=("always.txt", "requirements.txt"), limits=("constraints.txt", "locked.txt"))
-"""What `install_packages` of building.sh does, where something is locked."""
-
-ALONE = Sources(alone="requirements.txt", together=("always.txt",), limits=("constraints.txt",))
-"""What locked.sh does."""
+from .target import Target
+from .usual import add_usual
+from .version import choose_python, settle
 
 
 def plan(repo: Repo, draft: Draft) -> None:
     recipe = choose_recipe(repo, draft)
     wanted = Requirements() if recipe.is_lock else join(repo, draft, recipe, recipe.requirements())
     projects = _projects(repo, draft, recipe, wanted.locals)
-    note = ""
+    note, likely = "", None
     if draft.provided is None and not (draft.translated is not None and draft.translated.python):
-        note = choose_python(
+        note, likely = choose_python(
             repo, draft, projects, pipenv=recipe.pipenv(), lock=recipe.made_for(), pins=(recipe.path, wanted.lines)
         )
     if recipe.is_lock:
+        if likely is not None:
+            likely.tell(draft)
         _follow(repo, draft, recipe, projects, note)
         return
     if draft.provided is not None and not (wanted.lines or wanted.locals or wanted.options):
@@ -78,33 +73,38 @@ def plan(repo: Repo, draft: Draft) -> None:
         wanted.add(project.dependencies or (), project.indexes)
     if draft.provided is None and not (wanted.lines or wanted.locals or projects):
         wanted.add([found.requirement for found in draft.inferred_python()], ())
+    elif recipe.kind or draft.provided is not None:
+        there = draft.provided.packages if draft.provided is not None else ()
+        add_usual(repo, draft, wanted, {*there, *(project.name for project in projects)})
     later = add_missing(repo, draft, projects, wanted, ALWAYS) if projects and not recipe.kind else []
     draft.asks("python", [requirement_name(line) for line in (*wanted.lines, *later)])
     file = recipe.path or next((file for project in projects for file in project.files), "imports")
     names = [requirement_name(line) for line in wanted.lines]
     uv = draft.provided is not None or not by_pip(draft)
     always = (*_always(draft), *mpi_library(repo, draft, names, file=file, wheels=uv))
-    beside = False
-    if draft.provided is None:
-        beside = _environment(repo, draft)
-    elif not (wanted.lines or projects or always):
+    if draft.provided is not None and not (wanted.lines or projects or always):
         return
     if draft.provided is None and by_pip(draft):
-        _install_by_pip(repo, draft, wanted, projects, why=f"uv knows no Python {draft.python.version}")
+        if likely is not None:
+            likely.tell(draft)
+        add_empty_environment(repo, draft)
+        install_by_pip(repo, draft, wanted, projects, why=f"uv knows no Python {draft.python.version}")
         return
     try:
-        lock = _lock(draft, wanted, projects, always)
+        lock = settle(draft, likely, lambda: _lock(draft, wanted, projects, always))
     except OldMetadataError as error:
         why = f"uv refuses what {refused_by_uv(error.message)} says of itself"
-        wanted.add([*(name for name in always if name not in ALWAYS), *later], ())
-        _install_by_pip(repo, draft, wanted, projects, why=why)
+        wanted.add(later, ())
+        add_empty_environment(repo, draft)
+        install_by_pip(repo, draft, wanted, projects, why=why, more=[name for name in always if name not in ALWAYS])
         return
+    beside = draft.provided is None and add_empty_environment(repo, draft)
     mpi_tools(draft, lock)
     data = {
-        "always.txt": _lines(always),
-        "constraints.txt": _lines(wanted.constraints),
+        "always.txt": lines_of(always),
+        "constraints.txt": lines_of(wanted.constraints),
         # What only its build tells has to go together with it: the build finds the versions of both.
-        "requirements.txt": wanted.text(sources=True) + _lines(later),
+        "requirements.txt": wanted.text(sources=True) + lines_of(later),
     }
     env = {"UV_INDEX_STRATEGY": "unsafe-best-match"} if wanted.has_extra_index else {}
     if wanted.prereleases:
@@ -112,11 +112,11 @@ def plan(repo: Repo, draft: Draft) -> None:
     if lock is None or _built(lock, wanted) is not None or any(project.installed for project in projects):
         env |= draft.dated(lock)
     if lock is not None:
-        data["locked.txt"] = _lines(f"{package.name}=={package.version}" for package in lock.packages)
+        data["locked.txt"] = lines_of(f"{package.name}=={package.version}" for package in lock.packages)
         if lock.packages:
-            _unpack(draft, lock, {*always, *(requirement_name(line) for line in wanted.lines)}, beside=beside)
+            unpack(draft, lock, {*always, *(requirement_name(line) for line in wanted.lines)}, beside=beside)
     elif not wanted.has_indexes:
-        _unpack_unlocked(draft, wanted, data, env, beside=beside)
+        unpack_unlocked(draft, wanted, data, env, beside=beside)
     if (reason := _built(lock, wanted)) is not None:
         draft.add_step(
             Stage.DEPENDENCIES,
@@ -126,11 +126,11 @@ def plan(repo: Repo, draft: Draft) -> None:
             data=data,
             env=env,
             runs_repository_code=True,
-            assembly=None if lock is None or wanted.no_binary else _from_source(draft, TOGETHER),
+            assembly=None if lock is None or wanted.no_binary else from_source(draft, TOGETHER),
         )
     draft.add_kernel("python3")
     if projects:
-        _install(repo, draft, projects, data, env)
+        install_projects(repo, draft, projects, data, env)
 
 
 def _follow(repo: Repo, draft: Draft, recipe: Recipe, projects: list[Project], note: str) -> None:
@@ -150,36 +150,47 @@ def _follow(repo: Repo, draft: Draft, recipe: Recipe, projects: list[Project], n
         project.local = editable.get(project.local.path, project.local)
     _say(draft, projects)
 
-    beside = _environment(repo, draft)
+    beside = add_empty_environment(repo, draft)
     if by_pip(draft):
-        rest = Requirements(lines=list(locked.build), constraints=list(locked.pins))
-        rest.options += [f"--extra-index-url {url}" for url in locked.indexes]
-        lines = [*map(_locked_line, locked.lock.packages), *locked.open]
-        _install_by_pip(repo, draft, rest, projects, why=f"uv knows no Python {draft.python.version}", locked=lines)
+        _follow_by_pip(repo, draft, locked, projects, why=f"uv knows no Python {draft.python.version}")
         return
     names = list(map(requirement_name, locked.pins))
     more = mpi_library(repo, draft, names, file=locked.path)
-    lock, build, always = _complete(draft, locked, projects, (*ALWAYS, *more))
+    try:
+        lock, build, always = _complete(draft, locked, projects, (*ALWAYS, *more))
+    except OldMetadataError as error:
+        why = f"uv refuses what {refused_by_uv(error.message)} says of itself"
+        _follow_by_pip(repo, draft, locked, projects, why=why, more=more)
+        return
     mpi_tools(draft, lock)
-    _unpack(draft, lock, {*ALWAYS, *map(requirement_name, locked.pins)}, beside=beside)
+    unpack(draft, lock, {*ALWAYS, *map(requirement_name, locked.pins)}, beside=beside)
     if build or always:
         names = [requirement_name(line) for line in (*build, *always)]
         draft.add_step(
             Stage.DEPENDENCIES,
             "packages",
-            f"installs what has to be built or comes from elsewhere: {_names(names, set(names))}",
+            f"installs what has to be built or comes from elsewhere: {some_names(names, set(names))}",
             draft.script("common.sh") + draft.script("building.sh") + draft.script("locked.sh"),
             data={
-                "always.txt": _lines(always),
-                "constraints.txt": _lines(locked.pins),
-                "requirements.txt": _lines((*(f"--extra-index-url {url}" for url in locked.indexes), *build)),
+                "always.txt": lines_of(always),
+                "constraints.txt": lines_of(locked.pins),
+                "requirements.txt": lines_of((*(f"--extra-index-url {url}" for url in locked.indexes), *build)),
             },
             env={**({"UV_INDEX_STRATEGY": "unsafe-best-match"} if locked.indexes else {}), **draft.dated()},
             runs_repository_code=True,
-            assembly=None if locked.indexes else _from_source(draft, ALONE),
+            assembly=None if locked.indexes else from_source(draft, ALONE),
         )
     draft.add_kernel("python3")
-    _install(repo, draft, projects, {}, draft.dated() if any(project.installed for project in projects) else {})
+    install_projects(repo, draft, projects, {}, draft.dated() if any(project.installed for project in projects) else {})
+
+
+def _follow_by_pip(
+    repo: Repo, draft: Draft, locked: Locked, projects: list[Project], *, why: str, more: Sequence[str] = ()
+) -> None:
+    rest = Requirements(lines=list(locked.build), constraints=list(locked.pins))
+    rest.options += [f"--extra-index-url {url}" for url in locked.indexes]
+    lines = [*map(locked_line, locked.lock.packages), *locked.open]
+    install_by_pip(repo, draft, rest, projects, why=why, locked=lines, more=more)
 
 
 def _complete(
@@ -195,6 +206,7 @@ def _complete(
         The complete lock; lines of what is built, each for itself; what the build installs with all it depends on.
 
     Raises:
+        OldMetadataError: uv refuses what a package says of itself, and an old pip would not.
         DetectError: There is no kernel that fits the lock.
     """
     known = {requirement_name(line) for line in (*locked.pins, *locked.build)}
@@ -205,6 +217,8 @@ def _complete(
             [*locked.open, *always], constraints=locked.pins, elsewhere={*locked.elsewhere, *own}, keep=False
         )
     except DetectError as error:
+        if isinstance(error, OldMetadataError) and has_old_metadata(draft.python.version):
+            raise
         hint = error.hint if locked.open else "lock ipykernel too, in a version that fits the others"
         raise DetectError(error.message, where=error.where or show(locked.path), hint=hint) from None
     build = list(locked.build)
@@ -268,106 +282,6 @@ def _lock(draft: Draft, wanted: Requirements, projects: list[Project], always: t
         raise DetectError(error.message, where=where and show(where), hint="; ".join(ways) or None) from None
 
 
-def _unpack(draft: Draft, lock: Lock, asked: set[str], *, beside: bool) -> None:
-    """A step for each layer of the lock. The first is made on the empty environment, the others apart from it: what
-    has been unpacked already is not there when they run, and their layers hold only what they add. With packages
-    `beside` the server, the first is made apart too: it sees credentials, and theirs is code that ran as root."""
-    packages = {package.name: package for package in lock.packages}
-    so_far: list[LockedPackage] = []
-    for number, layer in enumerate(lock.layers, start=1):
-        adds = [packages[name] for name in sorted(layer)]
-        so_far += adds
-        known = [{"name": package.name, "version": package.version} for package in sorted(so_far, key=_by_name)]
-        listed = json.dumps(known, separators=(",", ":")) + "\n"
-        draft.add_step(
-            Stage.DEPENDENCIES,
-            "wheels" if number == 1 else f"wheels-{number}",
-            f"unpacks {len(adds)} wheel{'s' * (len(adds) != 1)}: {_names(layer, asked)}",
-            draft.script("common.sh") + draft.script("wheels.sh"),
-            data={
-                "wheels.txt": _lines(map(_locked_line, adds)),
-                "python.json": listed,
-            },
-            caches=["uv"],
-            apart=["/opt/env", "/opt/hpcbinder/packages"] if number > 1 or beside else [],
-            assembly=Assembly(
-                prefix=PREFIX,
-                python=draft.python.full,
-                wheels="wheels.txt",
-                edits=(KERNEL,),
-                files={"/opt/hpcbinder/packages/python.json": TextFile(listed)},
-            ),
-        )
-
-
-def _unpack_unlocked(
-    draft: Draft, wanted: Requirements, data: dict[str, str], env: dict[str, str], *, beside: bool
-) -> None:
-    names = {*ALWAYS, *filter(None, map(requirement_name, wanted.wheels))}
-    draft.add_step(
-        Stage.DEPENDENCIES,
-        "wheels",
-        f"unpacks the wheels of {_names(names, names)}, in versions that are found in the build",
-        draft.script("common.sh") + draft.script("unlocked.sh"),
-        data={
-            "always.txt": data["always.txt"],
-            "constraints.txt": data["constraints.txt"],
-            "wheels.txt": wanted.text(sources=False),
-        },
-        env=env,
-        caches=["uv"],
-        apart=["/opt/env"] if beside else [],
-    )
-
-
-def _built(lock: Lock | None, wanted: Requirements) -> str | None:
-    """Why there is something to be built, None if there is not."""
-    if lock is None:
-        why = "the repository has an index of its own" if wanted.has_indexes else "nothing was resolved ahead"
-        return f"installs what has no wheel and all else that is missing: {why}"
-    names = {*lock.unresolved, *filter(None, wanted.elsewhere)}
-    if not (names or wanted.has_sources):
-        return None
-    what = _names(names, set(lock.unresolved)) if names else "what comes from URLs"
-    return f"installs what has to be built or comes from a URL: {what}"
-
-
-def _lines(lines: Iterable[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _locked_line(package: LockedPackage) -> str:
-    what = f"{package.name} @ {package.url}" if package.url else f"{package.name}=={package.version}"
-    return " ".join((what, *(f"--hash={value}" for value in package.hashes)))
-
-
-def _by_name(package: LockedPackage) -> str:
-    return package.name
-
-
-def _names(names: Iterable[str], first: set[str]) -> str:
-    """Some names in words, those of `first` before others."""
-    ordered = sorted(names, key=lambda name: (name not in first, name))
-    return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")
-
-
-def _environment(repo: Repo, draft: Draft) -> bool:
-    """The empty environment, and the step of `add_server_packages`, of which it says whether there is one."""
-    beside = add_server_packages(repo, draft)
-    if by_pip(draft):
-        add_environment(draft)
-        return beside
-    draft.add_step(
-        Stage.INTERPRETER,
-        "environment",
-        f"an empty environment for Python {draft.python.version}",
-        draft.script("environment.sh"),
-        env={"HPCBINDER_PYTHON": draft.python.executable},
-        assembly=Assembly(prefix=PREFIX, interpreter=draft.python.executable, python=draft.python.full),
-    )
-    return beside
-
-
 def _projects(repo: Repo, draft: Draft, recipe: Recipe, named: Iterable[Local]) -> list[Project]:
     """The projects to install: those the recipe names, the root's where it belongs to it, and those they depend on."""
     locals_: dict[str, Local] = {}
@@ -401,64 +315,13 @@ def _say(draft: Draft, projects: Iterable[Project]) -> None:
             draft.used(file, reason)
 
 
-def _install(repo: Repo, draft: Draft, projects: list[Project], data: dict[str, str], env: dict[str, str]) -> None:
-    targets = [project for project in projects if project.installed]
-    if not targets:
-        return
-    reads: set[str] = set()
-    for project in targets:
-        reads |= sources_of(repo, project)
-        if project.native:
-            draft.want_system(project.native, f"{project.title} has {project.native_reason}")
-    into_repo = any(project.local.editable for project in targets)
-    with_dependencies = any(project.dependencies is None for project in targets)
-    words = ", ".join(project.title for project in targets)
-    reason = f"installs {words}" + (" with the dependencies only its build can tell" if with_dependencies else "")
-    project_env = dict(env)
-    for project in targets:
-        project_env.update(project.env)
-    sources = replace(TOGETHER, targets="targets") if with_dependencies else Sources(targets="targets")
-    # In place it needs the repository there; and what nothing was resolved for is found by the build.
-    whole = into_repo or (with_dependencies and "locked.txt" not in data)
-    draft.add_step(
-        Stage.PROJECT,
-        "project",
-        reason,
-        draft.script("common.sh") + draft.script("building.sh") + draft.script("project.sh"),
-        reads=reads,
-        data={**(data if with_dependencies else {}), "targets": _target_lines(targets)},
-        env=project_env,
-        runs_repository_code=True,
-        into_repo=into_repo,
-        assembly=None if whole else _from_source(draft, sources),
-    )
-
-
-def _install_by_pip(
-    repo: Repo, draft: Draft, wanted: Requirements, projects: list[Project], *, why: str, locked: Sequence[str] = ()
-) -> None:
-    """All that is installed, where uv does not do."""
-    own = {project.name for project in projects if project.installed and project.name}
-    add_packages(draft, wanted, why=why, always=ALWAYS[:1], locked=locked, own=own)
-    draft.add_kernel(kernel_of(draft.python.version))
-    targets = [project for project in projects if project.installed]
-    for project in targets:
-        if project.native:
-            draft.want_system(project.native, f"{project.title} has {project.native_reason}")
-    if targets:
-        reads = {path for project in targets for path in sources_of(repo, project)}
-        add_projects(draft, targets, reads, _target_lines(targets))
-
-
-def _target_lines(targets: Iterable[Project]) -> str:
-    return _lines(
-        "\t".join(("editable" if p.local.editable else "plain", p.local.path or ".", p.local.extras_text))
-        for p in targets
-    )
-
-
-def _from_source(draft: Draft, sources: Sources) -> Assembly | None:
-    """What a step leaves that builds something; None where only running the whole step tells."""
-    if draft.provided is not None or draft.python.origin != "debian":
+def _built(lock: Lock | None, wanted: Requirements) -> str | None:
+    """Why there is something to be built, None if there is not."""
+    if lock is None:
+        why = "the repository has an index of its own" if wanted.has_indexes else "nothing was resolved ahead"
+        return f"installs what has no wheel and all else that is missing: {why}"
+    names = {*lock.unresolved, *filter(None, wanted.elsewhere)}
+    if not (names or wanted.has_sources):
         return None
-    return Assembly(prefix=PREFIX, python=draft.python.full, edits=(KERNEL,), sources=sources)
+    what = some_names(names, set(lock.unresolved)) if names else "what comes from URLs"
+    return f"installs what has to be built or comes from a URL: {what}"

@@ -2,18 +2,29 @@
 
 What names a version counts first: runtime.txt, then the Pipfile or its lock, then .python-version. What names a range
 (the projects to install, and a lock) must allow it, or chooses among what there is, what the site prefers first. Where
-nothing names a version, what there is besides tells (`evidence`).
+nothing names a version, what there is besides tells (`evidence`), and gives way where nothing fits together with it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hpcbinder.plan import PYTHON_2, DetectError, Draft, Python, RegistryError, Repo, served, show
+from hpcbinder.plan import (
+    PYTHON_2,
+    DetectError,
+    Draft,
+    Lock,
+    OldMetadataError,
+    Python,
+    RegistryError,
+    Repo,
+    served,
+    show,
+)
 
-from .evidence import Hint, installable, preferred, tell, written_for
+from .evidence import Hint, Span, installable, preferred, tell, written_for
 from .pipfile import pipfile_requires
 from .poetry import Constraint
 from .project import Project
@@ -21,6 +32,8 @@ from .project import Project
 _RUNTIME = re.compile(r"python-(?P<version>[0-9]+(\.[0-9]+){0,2})\Z")
 _PYENV = re.compile(r"(cpython[-@]|python[-@]?)?(?P<version>[0-9]+(\.[0-9]+){0,2})(-dev)?\Z")
 """pyenv's names of CPython, and uv's requests for it (`cpython-3.12`, `cpython@3.12`)."""
+_MOST_SAID = 300
+"""Characters of an error that are told beside a file."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,46 @@ class Range:
     where: str
 
 
+@dataclass(frozen=True)
+class Likely:
+    """A Python that no file names: what speaks for it, and what to take instead where nothing fits together with it.
+
+    Attributes:
+        python: The one that was chosen.
+        hint: What notebooks and scripts tell.
+        spans, path: What pins tell, and their file.
+        decided: What decided (`preferred`).
+        instead: Why the hint's Python was not taken, if it was not.
+        problem: Why what was wanted most could not be had, "" if it was.
+        others: The interpreters in whose favour it gives way, in turn: newer ones, the nearest first, and the one there
+            would be without the evidence.
+    """
+
+    python: Python
+    hint: Hint | None
+    spans: tuple[Span, ...]
+    path: str
+    decided: str
+    instead: str
+    problem: str
+    others: tuple[Python, ...]
+
+    def tell(self, draft: Draft, refused: str = "") -> None:
+        """Say what the evidence was, and what became of it.
+
+        Args:
+            refused: Why it gave way to the Python that is chosen now, "" if it did not.
+        """
+        gave_way = f"with Python {self.python.version} {_short(refused)}" if refused else ""
+        tell(draft, self.hint, self.spans, self.path, self.decided, gave_way or self.instead, gave_way or self.problem)
+        if self.decided == "date" and not self.problem:
+            words = f"Python {self.python.version}, as versions are of {draft.as_of[:10]}"
+            if gave_way:
+                draft.unused("(date)", f"{words}; {gave_way}")
+            else:
+                draft.used("(date)", words)
+
+
 def choose_python(
     repo: Repo,
     draft: Draft,
@@ -66,7 +119,7 @@ def choose_python(
     pipenv: tuple[str, Mapping[str, object]] | None = None,
     lock: Range | None = None,
     pins: tuple[str, Sequence[str]] = ("", ()),
-) -> str:
+) -> tuple[str, Likely | None]:
     """Choose the interpreter that fits.
 
     Args:
@@ -76,7 +129,8 @@ def choose_python(
         lock: What the lock that is used was made for.
 
     Returns:
-        What a person should know of the version that the Pipfile asks for, or "".
+        What a person should know of the version that the Pipfile asks for, or ""; and, where nothing names a version,
+        why this one was taken, which is still to be told.
 
     Raises:
         DetectError: None has it, or two files contradict each other.
@@ -101,8 +155,7 @@ def choose_python(
         candidates = fits
     hint = written_for(repo)
     if asked is None:
-        _weigh(draft, candidates, hint, pins, ranges)
-        return ""
+        return "", _weigh(draft, candidates, hint, pins, ranges)
     if hint is not None and hint.version != asked.version:
         tell(draft, hint, (), "", "", f"{show(asked.path)}, which counts more, asks for Python {asked.full}")
     try:
@@ -124,8 +177,42 @@ def choose_python(
         draft.used(asked.path, note)
     other_version = _pipenv(pipenv)
     if asked is None or other_version is None or asked.version == other_version.version:
-        return ""
-    return f"asks for Python {other_version.full}, but {show(asked.path)}, which counts more, for {asked.full}"
+        return "", None
+    return f"asks for Python {other_version.full}, but {show(asked.path)}, which counts more, for {asked.full}", None
+
+
+def settle(draft: Draft, likely: Likely | None, find: Callable[[], Lock | None]) -> Lock | None:
+    """What `find` has for the chosen Python; where no versions fit together, and that Python is likely and no more, for
+    the next one for which some do.
+
+    Raises:
+        DetectError: There are none; of the last one, which the evidence has no part in.
+    """
+    if likely is None:
+        return find()
+    failed: DetectError | None = None
+    refused, silent = "", False
+    for python in (draft.python, *likely.others):
+        if failed is not None:
+            if silent and python.origin == "image":
+                continue
+            try:
+                draft.choose_python(python)
+            except (DetectError, RegistryError) as error:
+                silent = silent or isinstance(error, RegistryError)
+                continue
+        try:
+            lock = find()
+        except OldMetadataError:
+            likely.tell(draft, refused)
+            raise
+        except DetectError as error:
+            failed, refused = error, refused or error.message
+        else:
+            likely.tell(draft, refused)
+            return lock
+    assert failed is not None
+    raise failed
 
 
 def _weigh(
@@ -134,7 +221,7 @@ def _weigh(
     hint: Hint | None,
     pins: tuple[str, Sequence[str]],
     ranges: Sequence[Range],
-) -> None:
+) -> Likely:
     """Choose where nothing names a version: as the weaker evidence has it, as far as it can be had."""
     path, lines = pins
     spans = installable(draft, lines)
@@ -151,9 +238,25 @@ def _weigh(
         instead = f"{show(path)}, which counts more, needs {chosen}"
     else:
         instead = f"Python {chosen} had wheels by then, and no registry has to be asked for it"
-    tell(draft, hint, spans, path, decided, instead, problem)
-    if decided == "date" and not problem:
-        draft.used("(date)", f"Python {chosen}, as versions are of {draft.as_of[:10]}")
+    others = _others(draft.python, wanted) if decided in ("notebooks", "date") else ()
+    return Likely(draft.python, hint, spans, path, decided, instead, problem, others)
+
+
+def _others(chosen: Python, wanted: Sequence[Python]) -> tuple[Python, ...]:
+    """What takes the place of a Python that is only likely: what its time's packages have no files for any more, a
+    newer one has, not an older one."""
+    first = {python.version: python for python in reversed(wanted) if python.version not in (chosen.version, PYTHON_2)}
+    newer = [python for python in first.values() if _number(python) > _number(chosen)]
+    usual = [python for python in wanted[-1:] if python.version in first and python not in newer]
+    return (*sorted(newer, key=_number), *usual)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}…"
+
+
+def _number(python: Python) -> tuple[int, ...]:
+    return tuple(map(int, python.version.split(".")))
 
 
 def _first(draft: Draft, candidates: Sequence[Python]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from hpcbinder.errors import DetectError, OldMetadataError
+from hpcbinder.errors import DetectError, FetchError, OldMetadataError
 from hpcbinder.lock.times import Uploaded, UploadTimes
 from hpcbinder.model import LockedPackage, Wanted
 from hpcbinder.plan import UNDATED, has_old_metadata, marker_environment
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 WHEELS_WITHIN = 7
 """Days after the first file of a version in which its wheels, and what it needs, are there."""
+
+_LONG = 365
+"""Days after which a version is of another time."""
 
 _REFUSED = frozenset({"pandas"})
 """Packages with wheels of whose metadata uv refuses those of early versions (pandas before 0.25)."""
@@ -183,6 +186,46 @@ def limits(wanted: Wanted, times: UploadTimes) -> tuple[str, ...]:
     if wanted.requirements and not dated:
         _no_times(wanted)
     return tuple(lines[name] for name in sorted(lines))
+
+
+def held_back(wanted: Wanted, times: UploadTimes, chosen: Mapping[str, tuple[str, str]], as_of: str) -> frozenset[str]:
+    """Names of what is required and has had no wheels for more than a year: uv, which builds nothing, then goes back to
+    the newest version that has one, and so to another time than that of all else (jax for Python 3.8: 0.1.23 of 2019).
+
+    What has wheels for other platforms is left alone: it is compiled, and no more likely to be built than to be missed.
+
+    Args:
+        chosen: Name -> version that was found, and when its first file was uploaded ("" where the index does not say).
+        as_of: Time (RFC 3339) before which versions are taken, "" for any.
+    """
+    requirements = _requirements(wanted, wanted.requirements)
+    exact = {_normal(each.name) for each in (*requirements, *_requirements(wanted, wanted.constraints)) if _exact(each)}
+    end = as_of or f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    found = set()
+    for requirement in requirements[:_NAMES]:
+        name = _normal(requirement.name)
+        version, uploaded = chosen.get(name, ("", ""))
+        if not uploaded or name in exact or _days(uploaded, end) <= _LONG:
+            continue
+        try:
+            files = _versions(times.of(name))
+        except FetchError:
+            continue
+        there = [(file, each) for file, each in files if file.uploaded and file.uploaded <= end]
+        newest = _newest(there, requirement, wanted.python)
+        of_newest = [file for file, each in there if each == newest]
+        if newest is None or f"{newest}" == version or any(file.name.endswith(".whl") for file in of_newest):
+            continue
+        if _days(uploaded, min(file.uploaded for file in of_newest)) > _LONG:
+            found.add(name)
+    return frozenset(found)
+
+
+def _days(earlier: str, later: str) -> int:
+    try:
+        return (datetime.date.fromisoformat(later[:10]) - datetime.date.fromisoformat(earlier[:10])).days
+    except ValueError:
+        return 0
 
 
 def _newest(files: Iterable[tuple[Uploaded, Version]], requirement: Requirement, python: str) -> Version | None:

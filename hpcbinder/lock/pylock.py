@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from datetime import datetime, timezone
 from typing import Any
 
 from hpcbinder.errors import FetchError
@@ -38,6 +39,20 @@ def timeless(text: str) -> frozenset[str]:
         for package in packages
         if not any(wheel.get("upload-time") for wheel in package.get("wheels", []))
     )
+
+
+def uploads(text: str) -> dict[str, tuple[str, str]]:
+    """Name -> version and when its first wheel was uploaded (RFC 3339; "" where the index did not say), of the packages
+    in a pylock.toml that uv wrote."""
+    found = {}
+    for package in _parsed(text).get("packages", []):
+        said = [wheel.get("upload-time") for wheel in package.get("wheels", [])]
+        # TOML has times of its own.
+        known = [
+            f"{value.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}" for value in said if isinstance(value, datetime)
+        ]
+        found[str(package["name"])] = (str(package["version"]), min(known, default=""))
+    return found
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from hpcbinder.errors import DetectError
-from hpcbinder.lock.dated import Answered
+from hpcbinder.lock.dated import Answered, held_back
 from hpcbinder.lock.messages import conflict, must_be_built, without_times, without_wheels
 from hpcbinder.lock.platform import uv_platform
-from hpcbinder.lock.pylock import read_pylock, timeless
+from hpcbinder.lock.pylock import read_pylock, timeless, uploads
+from hpcbinder.lock.times import UploadTimes
 from hpcbinder.lock.uv import Answer, Uv
 from hpcbinder.model import Lock, LockedPackage, Wanted
 from hpcbinder.progress import Reporter
@@ -29,6 +30,7 @@ class Question:
         before: Its versions are kept where they fit.
         refresh: Ask the index anew, once.
         reporter: Hears what uv warns of.
+        times: Tells what is held back by having no wheels.
 
     Attributes:
         timeless: Names of packages that the last answer, if it was that nothing fits, left aside, since the index does
@@ -41,7 +43,14 @@ class Question:
     timeless: frozenset[str] = frozenset()
 
     def __init__(
-        self, uv: Uv, wanted: Wanted, platform: str, before: Lock | None, refresh: bool, reporter: Reporter
+        self,
+        uv: Uv,
+        wanted: Wanted,
+        platform: str,
+        before: Lock | None,
+        refresh: bool,
+        reporter: Reporter,
+        times: UploadTimes,
     ) -> None:
         self._uv = uv
         self._wanted = wanted
@@ -52,6 +61,7 @@ class Question:
         self._preferences = [(package.name, package.version) for package in before.packages] if before else []
         self._refresh = refresh
         self._reporter = reporter
+        self._times = times
         self._as_of: str = ""
         self._free: Collection[str] = ()
 
@@ -71,6 +81,7 @@ class Question:
         while True:
             text = self._pylock(built)
             packages, foreign = _with_hashes(read_pylock(text), self._hashed)
+            foreign |= held_back(self._wanted, self._times, uploads(text), as_of) - built
             if not foreign:
                 return Answered(packages, frozenset(built), timeless(text))
             built |= foreign

@@ -155,7 +155,7 @@ class Resolver:
         begin = time.monotonic()
         self._reporter.phase("plan", f"finding versions of {len(wanted.requirements)} requirements for Python {python}")
         uv = Uv(self._site, cache=self._cache or _user_cache())
-        question = Question(uv, wanted, platform, before, self._refresh, self._reporter)
+        question = Question(uv, wanted, platform, before, self._refresh, self._reporter, self._times)
         if wanted.as_of:
             found, as_of, note = find_dated(question, wanted, self._times)
         else:

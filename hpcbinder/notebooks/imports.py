@@ -122,19 +122,18 @@ def local_modules(paths: Iterable[str]) -> dict[str, frozenset[str]]:
         paths: Of all its files, POSIX, below its root.
     """
     found: dict[str, set[str]] = {}
-    for text in paths:
-        path = PurePosixPath(text)
-        name = path.name
-        suffix = next((end for end in (".py", ".ipynb", ".so", ".pyx", ".pyd") if name.endswith(end)), "")
-        if not suffix:
+    for path in paths:
+        if not path.endswith((".py", ".so", ".pyx", ".pyd")):
             continue
-        folder = path.parent
-        if suffix != ".ipynb":
-            found.setdefault(_folder(folder), set()).add(name.partition(".")[0])
-            # A folder with code in it is a package, also without an __init__.py; and so are those it lies in.
-            while folder.name:
-                found.setdefault(_folder(folder.parent), set()).add(folder.name)
-                folder = folder.parent
+        folder, _, name = path.rpartition("/")
+        known = folder in found
+        found.setdefault(folder, set()).add(name.partition(".")[0])
+        # A folder with code in it is a package, also without an __init__.py; and so are those it lies in.
+        while folder and not known:
+            above, _, name = folder.rpartition("/")
+            known = above in found
+            found.setdefault(above, set()).add(name)
+            folder = above
     return {folder: frozenset(names) for folder, names in found.items()}
 
 

@@ -344,6 +344,11 @@ class Draft:
             self._shared.system.append(SystemPackage(name, version, reason, self.pack))
         self.asks("debian", names)
 
+    @property
+    def system(self) -> frozenset[str]:
+        """Names of the Debian packages that were asked for so far."""
+        return frozenset(package.name for package in self._shared.system)
+
     def take_system(self) -> tuple[SystemPackage, ...]:
         """What `want_system` gathered, for the buildpack that installs it. Only the last pack should: nothing may be
         asked for afterwards."""

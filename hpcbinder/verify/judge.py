@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hpcbinder.notebooks import Cell, Notebook
 from hpcbinder.text import one_line
 from hpcbinder.verify.causes import distribution, is_network, likely_cause
+from hpcbinder.verify.death import read_death
 from hpcbinder.verify.verdict import Failure, Status, Verdict
 
 _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
@@ -26,6 +27,10 @@ _MISSING_FILE = re.compile(
 _QUOTED = re.compile(r"(?:'((?:[^'\\\n]|\\.){1,500})'|\"([^\"\n]{1,500})\")")
 _SAME = ({"ImportError", "ModuleNotFoundError"}, {"IOError", "OSError", "FileNotFoundError"}, {"error", ""})
 """Names of one error in different Pythons."""
+_MOST_SOURCE = 100_000
+"""Characters of a cell in which a name is looked for."""
+_FEW = 10
+"""Cells that are named."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,9 @@ class Happened:
         started: The kernel was there.
         message: What was said of it.
         seconds: How long it took.
+        said: (index of a cell, whether what it says is what was saved), of those with a text that was saved.
+        status: How the kernel's process ended, as `subprocess` has it (negative for a signal), None if that is unknown.
+        words: The end of the kernel's standard error.
     """
 
     how: str
@@ -64,6 +72,9 @@ class Happened:
     started: bool = True
     message: str = ""
     seconds: float = 0.0
+    said: tuple[tuple[int, bool], ...] = ()
+    status: int | None = None
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,12 @@ def judge(
     judged = _Judge(notebook, happened, paths, offline, bounds)
     status, failure, cause, line, more = judged.verdict()
     ran = len(set(happened.begun)) - (failure is not None and failure.index in happened.begun)
+    numbers = {cell.index: cell.number for cell in notebook.cells}
+    ended = failure.index if failure is not None else -1
+    said = {numbers[index]: same for index, same in happened.said if index in numbers and index != ended}
+    changed = tuple(sorted(number for number, same in said.items() if not same))
+    if changed:
+        more = (*more, f"{_cells(changed)}: another text than was saved (of {len(said)} that were compared)")
     return Verdict(
         notebook=notebook.path,
         status=status,
@@ -112,6 +129,8 @@ def judge(
         seconds=round(happened.seconds, 1),
         cells=len(notebook.cells),
         ran=max(ran, 0),
+        compared=len(said),
+        changed=changed,
     )
 
 
@@ -178,7 +197,7 @@ class _Judge:
             )
         if (path := _missing_file(raised, traceback)) is not None:
             return self._without(path, failure, where, error, notes)
-        cause = likely_cause(raised.name, _ANSI.sub("", raised.message)) or self._module(raised)
+        cause = likely_cause(raised.name, _ANSI.sub("", raised.message)) or self._module(raised) or self._order(raised)
         return Status.FAILS, failure, cause, f"fails at {where}: {error}", notes
 
     def _without(self, path: str, failure: Failure, where: str, error: str, notes: tuple[str, ...]) -> _Found:
@@ -217,6 +236,25 @@ class _Judge:
             )
         return f"{match[1]} is not in the image: add {distribution(match[1])} to the requirements"
 
+    def _order(self, raised: Raised) -> str:
+        """A name that a later cell brings: the author ran the cells in another order."""
+        match = re.search(r"name '(\w{1,100})' is not defined", raised.message)
+        if not match or raised.name != "NameError":
+            return ""
+        name = match[1]
+        brings = re.compile(
+            rf"^[ \t]{{0,40}}(?:(?:async )?def|class) {name}\b|^{name}[ \t]?=(?!=)"
+            rf"|^[ \t]{{0,40}}(?:from|import) [^\n]{{0,200}}\b{name}\b",
+            re.M,
+        )
+        later = (
+            cell
+            for cell in self.notebook.cells
+            if cell.index > raised.index and brings.search(cell.source[:_MOST_SOURCE])
+        )
+        cell = next(later, None)
+        return f"cell {cell.number}, further down, defines it: its cells were run in another order" if cell else ""
+
     def _ended(self) -> _Found:
         """No error that was not expected, and yet it did not come to its end."""
         how, happened = self.happened.how, self.happened
@@ -238,20 +276,30 @@ class _Judge:
             text = f"needs more than {self.bounds.memory >> 20} MiB of memory"
             failure = Failure(number, index, "MemoryError", text)
             return Status.FAILS, failure, "give it more (--memory)", f"fails at {at}: {text}", ()
+        death = read_death(happened.status, happened.words)
         if how == "dead":
-            text = "the kernel died"
-            cause = "a crash in compiled code, not enough memory, or the notebook ended it"
-            return Status.FAILS, Failure(number, index, "DeadKernel", text), cause, f"fails at {at}: {text}", ()
+            failure = Failure(number, index, "DeadKernel", death.text)
+            cause = (
+                death.cause or "a crash in compiled code, not enough memory, or the notebook ended it (os._exit, quit)"
+            )
+            return Status.FAILS, failure, cause, f"fails at {at}: {death.text}", death.notes
         if how == "unreadable":
             return Status.UNREADABLE, None, "", f"cannot be read: {said}", ()
         if how == "nbclient":
             cause = "the image has no JupyterLab: install nbclient in its Dockerfile"
             return Status.UNTRIED, None, cause, "not run: no Python in the image has nbclient", ()
         if not happened.started:
-            failure = Failure(0, -1, "KernelStart", said or "the kernel does not start")
-            return Status.FAILS, failure, "", f"fails at its start: {failure.message}", ()
+            failure = Failure(0, -1, "KernelStart", death.error or said or "the kernel does not start")
+            return Status.FAILS, failure, death.cause, f"fails at its start: {failure.message}", death.notes
         failure = Failure(number, index, "Lost", said or "the run ended and said nothing")
         return Status.FAILS, failure, "", f"fails at {at}: {failure.message}", ()
+
+
+def _cells(numbers: Sequence[int]) -> str:
+    """`cells 3, 5 and 2 more`."""
+    few = ", ".join(map(str, numbers[:_FEW]))
+    more = f" and {len(numbers) - _FEW} more" if len(numbers) > _FEW else ""
+    return f"cell{'s' * (len(numbers) != 1)} {few}{more}"
 
 
 def _first_line(text: str) -> str:

@@ -33,6 +33,7 @@ _START_TIME = 300
 _GRACE = 30.0
 """Seconds that starting and ending the container may take besides."""
 _NO_NBCLIENT = 88
+_MOST_STATUS = 1 << 16
 
 _WITH_NBCLIENT = f"""
 for python in {contract.SERVER_PREFIX}/bin/python python3 python; do
@@ -149,6 +150,8 @@ def happened(lines: Sequence[Any], why: str, said: str, seconds: float) -> Happe
     begun: list[int] = []
     raised: list[Raised] = []
     started, how, message = False, "", ""
+    said_as: dict[int, bool] = {}
+    status, words = None, ""
     for line in lines:
         if not isinstance(line, dict):
             continue
@@ -161,15 +164,28 @@ def happened(lines: Sequence[Any], why: str, said: str, seconds: float) -> Happe
         elif kind == "error" and isinstance(index, int) and len(raised) < _MOST_ERRORS:
             texts = (line.get(key) for key in ("name", "message", "traceback"))
             raised.append(Raised(index, *(text if isinstance(text, str) else "" for text in texts)))
+        elif kind == "said" and isinstance(index, int) and isinstance(line.get("same"), bool):
+            said_as[index] = line["same"]
         elif kind == "end" and not how:
             how, message = str(line.get("how")), str(line.get("message", ""))
+            status, words = line.get("status"), str(line.get("words", ""))
     if why:
         how = why
     elif how not in ("done", "error", "timeout", "dead", "lost", "unreadable"):
         how = "gone"
         tail = [text.strip() for text in said.splitlines() if text.strip()]
         message = tail[-1] if tail else ""
-    return Happened(how, tuple(begun), tuple(raised), started, message, seconds)
+    return Happened(
+        how,
+        tuple(begun),
+        tuple(raised),
+        started,
+        message,
+        seconds,
+        said=tuple(sorted(said_as.items())),
+        status=status if isinstance(status, int) and abs(status) < _MOST_STATUS else None,
+        words=words,
+    )
 
 
 def _lines(path: Path) -> list[Any]:

@@ -69,6 +69,8 @@ class Verdict:
         seconds: How long it took.
         cells: Code cells it has.
         ran: Code cells that were run to their end.
+        compared: Code cells that were run and have a text that was saved (what they print, and their result).
+        changed: Numbers of those that now say something else, which is no failure.
     """
 
     notebook: str
@@ -81,6 +83,8 @@ class Verdict:
     seconds: float = 0.0
     cells: int = 0
     ran: int = 0
+    compared: int = 0
+    changed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,22 @@ def test_a_devcontainer_gets_the_repository_and_runs_its_command(site: Line) -> 
     assert (done.stdout, done.returncode) == ("/srv/repo\nprint(1)\n5 $HOME\n", 0), done.stderr
 
 
+def test_the_dockerfile_of_a_devcontainer_gets_its_arguments_and_the_repository(site: Line) -> None:
+    def write(folder: Path) -> None:
+        build = {"dockerfile": "Dockerfile", "context": "..", "args": {"VARIANT": "3.11-slim"}}
+        wanted = {"build": build, "updateContentCommand": ["sh", "-c", "cp needs.txt /needs-of-$0", "$HOME"]}
+        (folder / ".devcontainer/devcontainer.json").write_text(json.dumps(wanted))
+        text = "ARG VARIANT=none\nFROM python:${VARIANT}\nCOPY needs.txt /copied\n"
+        (folder / ".devcontainer/Dockerfile").write_text(text)
+
+    source = site.repository("lang-devcontainer-dockerfile", write)
+    result = site.build(source, "--format", "squashfs", "--no-register")
+    with Image.open(result["formats"]["squashfs"]) as image:
+        assert image.read("/copied") == image.read("/srv/repo/needs.txt") == b"six\n"
+        # Words of a list are not a shell's.
+        assert image.read("/needs-of-$HOME") == b"six\n"
+
+
 def test_a_failing_instruction_is_named(site: Line) -> None:
     def write(folder: Path) -> None:
         (folder / "Dockerfile").write_text("FROM python:3.11-slim\nRUN echo 'E: no such thing' >&2; exit 3\n")

@@ -163,6 +163,50 @@ def test_the_next_one_of_the_same_version_where_a_registry_is_silent(tmp_path: P
         plan(tmp_path, {"runtime.txt": "python-3.9"}, offered[:1], offer=Offer(out_of_reach=["image"]))
 
 
+@pytest.mark.parametrize(
+    ("evidence", "as_of", "offered", "since", "expected"),
+    [
+        # The nearest newer one of those that were out by then, or of any; never an older one.
+        ({"a.ipynb": notebook("3.7.1")}, "2020-07-01", ["3.6.15", "3.7.16", "3.8.18", "3.9.18"], "3.9", "3.9"),
+        ({"a.ipynb": notebook("3.7.1")}, "2020-07-01", ["3.6.15", "3.7.16", "3.8.18"], "3.9", "3.11"),
+        # Without a date the notebooks' own or the usual one.
+        ({"a.ipynb": notebook("3.7.1")}, "", ["3.7.16", "3.9.18"], "3.8", "3.11"),
+        ({"a.ipynb": notebook("3.13.1")}, "", [], "3.14", None),
+        ({"a.py": ""}, "2020-07-01", ["3.7.16", "3.9.18", "3.10.13"], "3.10", "3.10"),
+        # What a file asks for is more than likely.
+        ({"runtime.txt": "python-3.7"}, "2020-07-01", ["3.7.16", "3.9.18"], "3.9", None),
+        ({"pyproject.toml": "[project]\nname = 'a'\nrequires-python = '==3.7.*'\n"}, "", ["3.7.16"], "3.9", None),
+    ],
+)
+def test_a_python_that_is_only_likely_gives_way_where_nothing_fits(
+    tmp_path: Path, evidence: dict[str, str], as_of: str, offered: list[str], since: str, expected: str | None
+) -> None:
+    resolver = RecordedResolver(packages={"jaxlib": ("0.4.30", ())}, since={"jaxlib": since})
+    date = AsOf(f"{as_of}T23:59:59Z", "a test's") if as_of else None
+    files, pythons = {"requirements.txt": "jaxlib", **evidence}, [python(full) for full in offered]
+    if expected is None:
+        with pytest.raises(DetectError, match="jaxlib has no wheels"):
+            planned(tmp_path, files, pythons, resolver=resolver, as_of=date)
+        return
+    made = planned(tmp_path, files, pythons, resolver=resolver, as_of=date)
+    assert made.python.version == expected
+    assert [lock.python for lock in made.locks] == [expected]
+    assert f"python {expected}" in step(made, "python/environment").reason.lower()
+    told = [decision for decision in made.decisions if "no versions fit together" in decision.reason]
+    file = "a.ipynb" if "a.ipynb" in evidence else "(date)"
+    assert [(decision.file, decision.used) for decision in told] == [(file, False)]
+
+
+def test_registries_that_are_silent_are_asked_once_for_another_python(tmp_path: Path) -> None:
+    offered = [python("3.7.16"), python("3.8.99", "image"), python("3.9.99", "image")]
+    resolver = RecordedResolver(packages={"jaxlib": ("0.4.30", ())}, since={"jaxlib": "3.9"})
+    files = {"requirements.txt": "jaxlib", "a.ipynb": notebook("3.7.1")}
+    offer = Offer(out_of_reach=["image"])
+    date = AsOf("2020-07-01T23:59:59Z", "a test's")
+    made = planned(tmp_path, files, offered, resolver=resolver, as_of=date, stand=offer)
+    assert (made.python.version, offer.asked) == ("3.11", ["3.7 folder", "3.8 image", "3.11 debian"])
+
+
 # What uv does not do.
 
 
@@ -211,6 +255,26 @@ def test_what_uv_refuses_is_left_to_the_last_pip_that_takes_it(tmp_path: Path, f
     assert packages.reason.endswith("uv refuses what pandas says of itself")
     assert "virtualenv.txt" not in step(made, "python/environment").data
     assert made.labels["org.hpcbinder.kernels"] == "python3"
+
+
+def test_a_lock_whose_pins_uv_refuses_is_followed_by_pip(tmp_path: Path) -> None:
+    sha = "a" * 64
+    package = {"hashes": [f"sha256:{sha}"], "index": "pypi", "version": "==0.24.2"}
+    sources = [{"name": "pypi", "url": "https://pypi.org/simple", "verify_ssl": True}]
+    meta = {"hash": {"sha256": sha}, "pipfile-spec": 6, "requires": {"python_version": "3.7"}, "sources": sources}
+    files = {"Pipfile.lock": json.dumps({"_meta": meta, "default": {"pandas": package}, "develop": {}})}
+    made = planned(tmp_path, files, [python("3.7.16")], resolver=Refusing())
+    packages = step(made, "python/packages")
+    assert packages.data["locked.txt"] == f"pandas==0.24.2 --hash=sha256:{sha}\n"
+    assert "pandas==0.24.2" in packages.data["constraints.txt"].split()
+    assert packages.data["pip.txt"].split()[0] == "pip==24.0"
+    assert packages.reason.endswith("uv refuses what pandas says of itself")
+    # A Python for which no old pip takes it.
+    meta["requires"] = {"python_version": "3.11"}
+    files = {"Pipfile.lock": json.dumps({"_meta": meta, "default": {"pandas": package}, "develop": {}})}
+    with pytest.raises(DetectError, match="invalid metadata") as caught:
+        planned(tmp_path, files, [], resolver=Refusing())
+    assert caught.value.where == "Pipfile.lock"
 
 
 def test_what_does_not_fit_together_is_still_an_error(tmp_path: Path) -> None:

@@ -202,6 +202,8 @@ def test_a_python_of_a_channel_that_is_not_the_sites_is_not_started_here(tmp_pat
         channels=["https://channels.example/own"],
         cache=LayerCache(tmp_path / "layers", Options()),
         workshop=never,
+        engine=None,
+        base_of=lambda plan: never(),
         options=Options(),
         scratch=tmp_path,
         reporter=Silent(),

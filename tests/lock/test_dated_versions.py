@@ -98,6 +98,30 @@ def test_where_none_of_that_time_fit_the_newest_are_taken_and_it_is_said(index: 
         resolve("top==1.0", "below>=3")
 
 
+def test_what_has_no_wheels_any_more_is_built_instead_of_taken_from_another_time(
+    package_index: PackageIndex, resolve: Resolve
+) -> None:
+    package_index.wheel("quiet", "1.0", uploaded="2015-01-01T00:00:00Z")
+    package_index.sdist("quiet", "2.0", uploaded="2015-06-01T00:00:00Z")
+    package_index.wheel("gone", "1.0", uploaded="2015-01-01T00:00:00Z")
+    package_index.sdist("gone", "2.0", uploaded="2018-01-01T00:00:00Z")
+    package_index.wheel("gone", "3.0", uploaded="2020-01-01T00:00:00Z")
+    package_index.wheel("compiled", "1.0", uploaded="2015-01-01T00:00:00Z")
+    package_index.sdist("compiled", "2.0", uploaded="2018-01-01T00:00:00Z")
+    package_index.wheel("compiled", "2.0", tag="cp311-cp311-win_amd64", uploaded="2018-01-01T00:00:00Z")
+    package_index.wheel("top", "1.0", requires=["below"], uploaded="2015-01-01T00:00:00Z")
+    package_index.wheel("below", "1.0", uploaded="2015-01-01T00:00:00Z")
+    package_index.sdist("below", "2.0", uploaded="2018-01-01T00:00:00Z")
+    lock = resolve("quiet", "gone", "compiled", "top")
+    # What others depend on is not looked at.
+    assert pins(lock) == ["below==1.0", "compiled==1.0", "quiet==1.0", "top==1.0"]
+    assert lock.unresolved == ("gone",)
+    assert pins(resolve("gone==1.0")) == pins(resolve("gone<2")) == ["gone==1.0"]
+    assert pins(resolve("gone", constraints=("gone==1.0",))) == ["gone==1.0"]
+    newest = resolve("gone", as_of="")
+    assert (pins(newest), newest.unresolved) == (["gone==3.0"], ())
+
+
 def test_an_index_without_times(package_index: PackageIndex, resolve: Resolve) -> None:
     package_index.wheel("top", requires=["below"], uploaded="")
     package_index.wheel("below", uploaded="")

@@ -44,6 +44,8 @@ class Situation:
         checkout: More of its `Checkout`, by the names of its attributes.
         options: Arguments of `make_plan`, by name.
         packages: Packages that the index has besides the recorded ones: name -> version; "" for one without a wheel.
+        refused: Names of packages whose metadata uv refuses.
+        since: Name -> the oldest Python that the index still has files for.
         conda: Conda packages that the channels have besides those: name -> version.
         pythons: Full versions of interpreters that can be had besides those of the Debian releases.
         lock: Versions are found before the build.
@@ -54,6 +56,8 @@ class Situation:
     checkout: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    since: Mapping[str, str] = field(default_factory=dict)
     conda: Mapping[str, str] = field(default_factory=dict)
     pythons: tuple[str, ...] = ()
     lock: bool = True
@@ -65,7 +69,8 @@ class Situation:
         return cls(**tomllib.loads(file.read_text())) if file.exists() else cls()
 
     def arguments(self) -> dict[str, Any]:
-        resolver = RecordedResolver(packages={name: (version, ()) for name, version in self.packages.items()})
+        packages = {name: (version, ()) for name, version in self.packages.items()}
+        resolver = RecordedResolver(packages=packages, since=self.since, refused=self.refused)
         pythons = [
             Python(".".join(full.split(".")[:2]), full, "bookworm", "folder", f"/opt/python/{full}/bin/python3", "/x")
             for full in self.pythons

@@ -43,14 +43,25 @@ def failed(name: str, message: str, index: int = 0, traceback: str = "") -> Happ
     saved=st.lists(st.sampled_from(NAMES[:4]), min_size=1, max_size=4),
     offline=st.booleans(),
     started=st.booleans(),
+    said=st.lists(st.tuples(st.integers(-3, 9), st.booleans()), max_size=4),
+    end=st.tuples(st.none() | st.integers(-70, 200), st.text(max_size=80)),
 )
 def test_a_verdict_on_whatever_happened(
-    how: str, begun: list[int], raised: list[tuple[int, str, str]], saved: list[str], offline: bool, started: bool
+    how: str,
+    begun: list[int],
+    raised: list[tuple[int, str, str]],
+    saved: list[str],
+    offline: bool,
+    started: bool,
+    said: list[tuple[int, bool]],
+    end: tuple[int | None, str],
 ) -> None:
     read = of(*(cell("1/0", saved=name) for name in saved))
     errors = tuple(Raised(index, name, text, text) for index, name, text in raised)
-    verdict = judged(read, Happened(how, tuple(begun), errors, started, "x", 1.0), offline=offline)
-    assert "\n" not in verdict.line and "\n" not in verdict.cause
+    run = Happened(how, tuple(begun), errors, started, "x", 1.0, tuple(said), *end)
+    verdict = judged(read, run, offline=offline)
+    assert not any("\n" in text for text in (verdict.line, verdict.cause, *verdict.notes))
+    assert len(verdict.changed) <= verdict.compared <= len(saved)
     if verdict.status is Status.RUNS:
         assert how == "done" and verdict.failure is None
         pairs = [{name, saved[index]} for index, name, _ in raised]
@@ -183,6 +194,14 @@ def test_a_program_that_is_not_there() -> None:
     assert (verdict.status, verdict.cause) == (Status.FAILS, "the program ffmpeg is not in the image (apt.txt)")
 
 
+@pytest.mark.parametrize("later", ["def secret(image):\n    pass", "secret = 1", "from code import (open, secret)"])
+def test_a_name_that_a_later_cell_brings(later: str) -> None:
+    gone = failed("NameError", "name 'secret' is not defined", 1)
+    verdict = judged(of("x", "secret()", "y", later), gone)
+    assert verdict.cause == "cell 4, further down, defines it: its cells were run in another order"
+    assert judged(of("x", "secret()", "secret += 1\nno_secret = 1"), gone).cause == ""
+
+
 def test_a_module_that_is_not_there() -> None:
     gone = "No module named 'sklearn'"
     assert judged(of("x"), failed("ModuleNotFoundError", gone)).cause == (
@@ -209,6 +228,64 @@ def test_an_end_without_an_error(how: str, status: Status, line: str) -> None:
     assert (verdict.status, verdict.line) == (status, line)
 
 
+LOADER = """Traceback (most recent call last):
+  File "/opt/env/lib/python3.11/site-packages/ipykernel_launcher.py", line 3, in <module>
+    import zmq
+ImportError: libsodium.so.23: cannot open shared object file: No such file or directory
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "line", "cause"),
+    [
+        (-9, "", "the kernel died (SIGKILL)", "it was killed, mostly for memory"),
+        (137, "", "the kernel died (SIGKILL)", "it was killed, mostly for memory"),
+        (-11, "", "the kernel died (SIGSEGV)", "a crash in compiled code"),
+        (-4, "", "the kernel died (SIGILL)", "for another processor"),
+        (-6, "terminate called after throwing an instance of 'std::bad_alloc'\n", "(SIGABRT)", "not enough memory"),
+        (127, "x: symbol lookup error: x: undefined symbol: f\n", "(exit status 127)", "of another version"),
+        (3, "", "the kernel ended (exit status 3)", "the notebook ended it"),
+        (1, LOADER, "the kernel ended (exit status 1)", "the library libsodium.so.23 is not in the image"),
+        (-64, "", "the kernel died (", "a crash in compiled code, not enough memory"),
+        (None, "", "the kernel died", "a crash in compiled code, not enough memory"),
+    ],
+)
+def test_why_a_kernel_died(status: int | None, words: str, line: str, cause: str) -> None:
+    verdict = judged(of("x", "y"), Happened("dead", (0, 1), status=status, words=words))
+    assert verdict.line.startswith("fails at cell 2: the kernel") and line in verdict.line
+    assert cause in verdict.cause
+
+
+def test_a_kernel_that_does_not_start_and_its_last_words() -> None:
+    message = "RuntimeError: Kernel died before replying to kernel_info"
+    noise = "[IPKernelApp] WARNING | Kernel is running over TCP without encryption.\n"
+    verdict = judged(of("x"), Happened("lost", (), (), False, message, status=1, words=noise + LOADER))
+    assert verdict.line.startswith("fails at its start: ImportError: libsodium.so.23: cannot open")
+    assert "libsodium.so.23" in verdict.cause
+    assert verdict.notes[0] == "the kernel's last words:" and verdict.notes[-1].startswith("ImportError: libsodium")
+    assert not any("IPKernelApp" in note for note in verdict.notes)
+    gone = "ModuleNotFoundError: No module named 'yaml'\n"
+    verdict = judged(of("x"), Happened("lost", (), (), False, message, status=1, words=gone))
+    assert (verdict.cause, len(verdict.notes)) == ("yaml is not in the image: add PyYAML to the requirements", 1)
+    assert judged(of("x"), Happened("lost", (), (), False, message)).line == f"fails at its start: {message}"
+
+
+def test_what_is_said_now_is_compared_with_what_was_saved() -> None:
+    done = Happened("done", (0, 1, 2), said=((0, True), (1, False), (2, False), (7, False)))
+    verdict = judged(of("x", "y", "z"), done)
+    assert verdict.status is Status.RUNS
+    assert (verdict.compared, verdict.changed) == (3, (2, 3))
+    assert verdict.notes == ("cells 2, 3: another text than was saved (of 3 that were compared)",)
+    assert judged(of("x"), Happened("done", (0,), said=((0, True),))).notes == ()
+    many = judged(of(*"abcdefghijklm"), Happened("done", (), said=tuple((index, False) for index in range(13))))
+    assert many.notes[0].startswith("cells 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 3 more: ")
+
+
+def test_an_end_that_the_notebook_wrote_itself() -> None:
+    line = {"event": "end", "how": "dead", "status": 10**30, "words": ["x"]}
+    assert happened([line, {"event": "said", "index": 0, "same": "yes"}], "", "", 1.0).status is None
+
+
 ERRORS = [
     ("AttributeError", "module 'numpy' has no attribute 'int'", "np.int"),
     ("AttributeError", "`np.string_` was removed in the NumPy 2.0 release. Use `np.bytes_` instead.", "np.string_"),
@@ -217,6 +294,7 @@ ERRORS = [
     ("ValueError", "Invalid frequency: M. Failed to parse with error message", "pandas 3"),
     ("AttributeError", "module 'matplotlib.cm' has no attribute 'get_cmap'", "Matplotlib 3.11 removed cm.get_cmap"),
     ("ModuleNotFoundError", "No module named 'pkg_resources'", "setuptools<81"),
+    ("ImportError", "No module named html", "too new for this Python"),
     ("SyntaxError", "Missing parentheses in call to 'print'. Did you mean print(...)? (1.py, line 1)", "Python 2 code"),
     ("ImportError", "libGL.so.1: cannot open shared object file: No such file or directory", "libGL.so.1"),
     ("StdinNotImplementedError", "raw_input was called, but this frontend does not support input requests.", "input"),

@@ -21,6 +21,8 @@ EXPECTED = {
     "notebook-installs/magic.ipynb": ("fails", "add a_package_that_is_not_there to the requirements"),
     "notebook-kernels/cluster.ipynb": ("runs", ""),
     "notebook-kernels/julia.ipynb": ("kernel", ""),
+    "notebook-outdated/removed.ipynb": ("fails", "Python 3.10 removed collections.Mapping"),
+    "notebook-outdated/text.ipynb": ("fails", "this version of string has no letters: try --as-of commit"),
     "notebook-old-formats/cut off.ipynb": ("unreadable", ""),
     "notebook-old-formats/pointer.ipynb": ("unreadable", ""),
     "notebook-old-formats/three.ipynb": ("runs", ""),

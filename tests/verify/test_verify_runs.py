@@ -31,6 +31,8 @@ NOTEBOOKS = {
         "open('made', 'w').write('by the first')",
         f"import subprocess\nsubprocess.Popen(['setsid', 'sleep', '{SLEEP}'], start_new_session=True)",
         "for _ in range(20_000):\n    print('x' * 200)",
+        cell("print(object(), '  as it was')", said="<object object at 0x7f0011223344> as it\nwas\n"),
+        cell("import random\nprint(random.random())", said="0.5\n"),
         kernel="debug180313",
     ),
     "2 fails.ipynb": notebook(
@@ -45,7 +47,10 @@ NOTEBOOKS = {
         "import urllib.request\nurllib.request.urlopen('http://example.org/data.csv')",
     ),
     "4 data.ipynb": notebook("open('data/large.h5')"),
-    "5 dies.ipynb": notebook("x = 1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"),
+    "5 dies.ipynb": notebook(
+        "import sys\nprint('\\033[31mthe very last word\\033[0m', file=sys.stderr)",
+        "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+    ),
     "deep.ipynb": b"[" * 100_000,
     "julia.ipynb": notebook("x = 1", kernel="julia-1.9", language="julia"),
 }
@@ -128,9 +133,15 @@ def test_each_notebook_has_its_verdict(found: Found) -> None:
 
 def test_an_error_on_purpose_and_a_kernel_of_another_name(found: Found) -> None:
     verdict = found.of("1 works.ipynb")
-    assert verdict["line"] == "runs (6 cells, 2 of them fail on purpose: ZeroDivisionError, KeyError)"
-    assert verdict["notes"] == ["names kernel debug180313, which is not there: run with python3"]
-    assert (verdict["cells"], verdict["ran"]) == (6, 6)
+    assert verdict["line"] == "runs (8 cells, 2 of them fail on purpose: ZeroDivisionError, KeyError)"
+    assert verdict["notes"][0] == "names kernel debug180313, which is not there: run with python3"
+    assert (verdict["cells"], verdict["ran"]) == (8, 8)
+
+
+def test_another_text_than_was_saved_is_told_and_is_no_failure(found: Found) -> None:
+    verdict = found.of("1 works.ipynb")
+    assert (verdict["compared"], verdict["changed"]) == (2, [8])
+    assert verdict["notes"][1:] == ["cell 8: another text than was saved (of 2 that were compared)"]
 
 
 def test_what_failed_where(found: Found) -> None:
@@ -140,7 +151,10 @@ def test_what_failed_where(found: Found) -> None:
     assert found.of("2 fails.ipynb")["cause"].startswith("tool_that_is_not_there is not in the image: add")
     assert found.of("3 network.ipynb")["failure"]["cell"] == 2
     assert found.of("4 data.ipynb")["line"] == "needs a data file: cell 1 wants data/large.h5"
-    assert found.of("5 dies.ipynb")["line"] == "fails at cell 2: the kernel died"
+    verdict = found.of("5 dies.ipynb")
+    assert verdict["line"] == "fails at cell 2: the kernel died (SIGKILL)"
+    assert "memory" in verdict["cause"]
+    assert verdict["notes"] == ["the kernel's last words: the very last word"]
 
 
 def test_imports_that_are_missing(found: Found) -> None:
