@@ -19,7 +19,6 @@ from hpcbinder.image import OciImage, Platform, dump_config
 from hpcbinder.model import Entry, ImageConfig
 from hpcbinder.placing import Target, unfinished
 from hpcbinder.progress import Clock, Reporter
-from hpcbinder.register import import_into_gateway
 from hpcbinder.runtime import Compression, Key, Signer, choose_compression
 from hpcbinder.text import one_line
 from hpcbinder.transport import Address, Squashed, is_squashed, open_source, parse_source, squashed_entry
@@ -132,6 +131,8 @@ def convert_source(wish: Wish, config: Config, catalog: Catalog, reporter: Repor
                 signer.sign(converted.formats["sif"], wish.sign_key)
             paths = target.put(work, converted.formats, force=wish.force)
     if "shifter" in paths and config.shifter.gateway is not None:
+        from hpcbinder.register import import_into_gateway
+
         import_into_gateway(paths["shifter"], f"{name.lower()}:latest", config, reporter)
     return Conversion(
         source=address,

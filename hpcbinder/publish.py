@@ -1,19 +1,21 @@
-"""Pushing an image of the catalog to a registry, and who we are there."""
+"""Pushing an image of the catalog, or the base that images stand on, to a registry."""
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from hpcbinder.bases import Bases
 from hpcbinder.builders import ASSEMBLED, assembled_image
 from hpcbinder.catalog import Catalog
 from hpcbinder.config import Config
 from hpcbinder.engine import pick_engine
 from hpcbinder.errors import BuildError, RegistryError
-from hpcbinder.image import OciImage, SquashedImage
+from hpcbinder.image import ARCHITECTURES, OciImage, SquashedImage
 from hpcbinder.model import Entry, ImageConfig
 from hpcbinder.progress import Reporter
 from hpcbinder.registry import Reference, Registry
@@ -63,6 +65,28 @@ def publish(entry: Entry, reference: Reference, config: Config, catalog: Catalog
         digest = registry.push(image, place, scratch=scratch, known=catalog.blobs_dir)
     reporter.phase("push", f"{place}@{digest}")
     catalog.pushed(entry.id, str(place), digest)
+    return Pushed(str(place), digest)
+
+
+def publish_base(suite: str, reference: Reference, config: Config, catalog: Catalog, reporter: Reporter) -> Pushed:
+    """Push the base that mmdebstrap makes of a Debian suite, made if it is not there yet. Where `bases.images` names it
+    as `debian:SUITE-slim`, images are assembled on it by people who cannot make one.
+
+    Args:
+        reference: Where to; without a tag it gets the suite and the key of the base's recipe.
+
+    Raises:
+        BuildError: There is none, and it cannot be made here.
+        RegistryError: The registry does not take it.
+    """
+    registry = Registry(config.site, config.registry, reporter=reporter)
+    registry.may_push(reference)  # before the base is made, which takes a while
+    architecture = ARCHITECTURES.get(platform.machine(), platform.machine())
+    base = Bases(config, architecture, reporter).published(suite, catalog.bases_dir)
+    place = reference if reference.tag else reference.tagged(f"{suite}-{base.recipe}")
+    with catalog.temporary() as scratch:
+        digest = registry.push(base, place, scratch=scratch, known=catalog.blobs_dir)
+    reporter.phase("push", f"{place}@{digest}")
     return Pushed(str(place), digest)
 
 

@@ -45,11 +45,13 @@ class Assembled:
         built: What `build --json` printed.
         record: The catalog's.
         said: What the build said.
+        warmed: What `warm --json` printed before, of its apt.txt.
     """
 
     built: dict[str, Any]
     record: dict[str, Any]
     said: str
+    warmed: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +81,15 @@ def assembled(line: Line, rig: Rig, apptainer: Apptainer, contract_image: dict[s
         command = ["/usr/bin/env", "--ignore-environment", *variables, sys.executable, "-B", "-m", "hpcbinder"]
         return user.run([*command, "--store", str(store), *argv], cwd=Path("/"), timeout=900)
 
+    source = line.repository("contract")
+    warmed = run("warm", str(line.folder / "work/contract/apt.txt"), "--base", "bookworm", "--json")
     done = run(
-        *("build", line.repository("contract"), "--engine", "none", "--locks", str(folder / "locks.json"), "--json"),
+        *("build", source, "--engine", "none", "--locks", str(folder / "locks.json"), "--json"),
         *("--format", "sif", "--format", "squashfs", "--prefix", str(store / "jupyter"), "--runtime", "apptainer"),
     )
     built = json.loads(done.stdout)
     record = (store / "images" / built["id"] / "record.json").read_text()
-    return Assembled(built, json.loads(record), done.stderr)
+    return Assembled(built, json.loads(record), done.stderr, json.loads(warmed.stdout))
 
 
 @pytest.fixture(params=["apptainer", "charliecloud"])
@@ -142,3 +146,12 @@ def test_it_is_the_image_that_docker_makes(assembled: Assembled, contract_image:
 def test_the_record_says_how(assembled: Assembled) -> None:
     assert assembled.record["image"]["engine"] == "none"
     assert (assembled.record["image"]["ran"], assembled.record["image"]["ran_by"]) == ("postbuild/run", "apptainer")
+
+
+def test_debian_packages_were_squashed_ahead(assembled: Assembled) -> None:
+    """By `warm`: the build finds them, and installs none."""
+    assert (assembled.warmed["refused"], assembled.warmed["failed"]) == (0, 0)
+    (part,) = (part for part in assembled.warmed["parts"] if part["what"].startswith("apt/"))
+    assert (part["new"], part["there"], part["left"]) == (1, 0, "")
+    assert "installed on debian:bookworm before" in assembled.said
+    assert "installing them" not in assembled.said

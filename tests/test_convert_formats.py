@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 from test_convert_command import Person, write_archive
 
-from hpcbinder import converting
+from hpcbinder import register
 from hpcbinder.errors import RegisterError
 from hpcbinder.image import DockerArchive
 
@@ -64,7 +64,7 @@ def test_an_oci_archive(person: Person) -> None:
 def test_shifters_gateway_is_asked_if_there_is_one(person: Person) -> None:
     """What is asked, and how: tests/register/test_shifter_gateway.py."""
     arguments = ("docker-archive:tool.tar", "--to", "shifter,squashfs", "--force", "--name", "Tool")
-    with mock.patch.object(converting, "import_into_gateway") as asked:
+    with mock.patch.object(register, "import_into_gateway") as asked:
         person.convert(*arguments)
         assert not asked.called
         person.env |= {"HPCBINDER_SHIFTER_GATEWAY": "http://gw:5000", "HPCBINDER_SHIFTER_SYSTEM": "cluster"}

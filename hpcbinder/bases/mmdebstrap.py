@@ -209,12 +209,13 @@ _WAYS_OUT = (
         r"subuid|subgid|newuidmap|newgidmap",
         "an ordinary user needs the package uidmap and a range of ids in /etc/subuid and /etc/subgid: ask an "
         "administrator for `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`, or take the base "
-        "from a site's store (store.site)",
+        "from a site's store (store.site) or a registry (bases.source)",
     ),
     (
         r"unshare syscall failed|unprivileged.*clone|user namespace",
         "unprivileged user namespaces are switched off here: ask an administrator (sysctl user.max_user_namespaces, "
-        "kernel.unprivileged_userns_clone, AppArmor), or take the base from a site's store (store.site)",
+        "kernel.unprivileged_userns_clone, AppArmor), or take the base from a site's store (store.site) or a registry "
+        "(bases.source)",
     ),
     (
         r"NO_PUBKEY|not signed|signatures were invalid|keyring",

@@ -23,8 +23,9 @@ from hpcbinder.bases.kept import BaseImage, find_kept, is_kept
 from hpcbinder.bases.older import older_step
 from hpcbinder.bases.outside import ensure_outside
 from hpcbinder.bases.pinned import Pinned, Pins
+from hpcbinder.bases.published import PublishedBase
 from hpcbinder.bases.pulled import prepare_step
-from hpcbinder.bases.recipe import base_key, base_tag
+from hpcbinder.bases.recipe import base_key, base_tag, is_whole
 from hpcbinder.catalog import vouched
 from hpcbinder.config import Config, SiteConfig, mirrors
 from hpcbinder.errors import BuildError, DetectError, FetchError, RegistryError, UsageError
@@ -34,6 +35,7 @@ from hpcbinder.plan import BASE_VARIANT, SERVER_PYTHONS, SUITES, Foundation, deb
 from hpcbinder.progress import Reporter
 from hpcbinder.registry import Patience, Reference, Registry, parse_reference
 from hpcbinder.source import Reach
+from hpcbinder.text import one_line
 
 OFFICIAL = {
     "bookworm": ("3.14", "3.13", "3.12", "3.11", "3.10", "3.9", "3.8", "3.7"),
@@ -89,10 +91,11 @@ class Bases:
             python = self._from_folder(python)
         if python.origin == "image":
             python, base = self._from_image(python)
+            whole = False
         else:
-            base = self._debian(python.suite)
+            base, whole = self._debian(python.suite)
         server = self._server(base.suite)
-        steps = [prepare_step(base)] if base.image else []
+        steps = [] if whole else [prepare_step(base)]
         if server.origin == "folder":
             steps.append(interpreter_step(server, Stage.SERVER))
         if python.origin == "folder" and python != server:
@@ -130,11 +133,31 @@ class Bases:
         """
         return find_kept(base_key(ref), base_tag(ref), (*self._shared(folder.name), folder))
 
+    def published(self, suite: str, folder: Path) -> PublishedBase:
+        """The base that mmdebstrap makes of a suite, for a registry: who has neither root nor subordinate ids takes it
+        from there. Made if it is not there yet.
+
+        Args:
+            folder: Where bases are kept.
+
+        Raises:
+            BuildError: It cannot be made here, or there is no recipe for it.
+        """
+        if suite not in SUITES:
+            raise BuildError(f"no base for Debian {one_line(suite, 80)}", hint=f"there is one for {', '.join(SUITES)}")
+        ref = self._of_packages(suite)
+        return PublishedBase(self.image(ref, folder), base_key(ref))
+
     def kept(self, suite: str) -> Path | None:
         """Where the base that mmdebstrap makes of a suite is already: a folder of the store, or of a site's."""
         places = (*self._shared("bases"), self._config.store.path / "bases")
         key = base_key(self._of_packages(suite))
         return next((place for place in places if is_kept(key, [place])), None)
+
+    def lacks_nothing(self, suite: str) -> bool | None:
+        """Whether the base that a registry has of a suite is one of ours; None if nobody asked it here so far."""
+        found = self._pins.known(self._reference(f"debian:{suite}-slim"), self._architecture)
+        return None if found is None else is_whole(found.recipe, self._of_packages(suite))
 
     def site(self, ref: BaseRef) -> SiteConfig:
         """The site as the steps on a base need it: an image of a registry brings no certificates with which apt could
@@ -210,12 +233,12 @@ class Bases:
             reporter=self._reporter,
         )
 
-    def _debian(self, suite: str) -> BaseRef:
-        """The base with nothing but Debian, from where the configuration says."""
+    def _debian(self, suite: str) -> tuple[BaseRef, bool]:
+        """The base with nothing but Debian, from where the configuration says, and whether it lacks nothing."""
         ref = self._of_packages(suite)
         source = self._config.bases.source
         if source == "bootstrap" or (source == "auto" and self._bootstraps(suite)):
-            return ref
+            return ref, True
         name = f"debian:{suite}-slim"
         try:
             pinned = self._pinned(name)
@@ -224,10 +247,10 @@ class Bases:
                 raise
             # The build, if there is one, says what to do.
             self._reporter.log("plan", f"no mmdebstrap here, and no {name} either: {error}")
-            return ref
+            return ref, True
         if source == "auto":
             self._reporter.phase("plan", f"no mmdebstrap here: Debian {suite} comes from {pinned.image}")
-        return replace(ref, image=pinned.image)
+        return replace(ref, image=pinned.image), is_whole(pinned.recipe, ref)
 
     def _of_packages(self, suite: str) -> BaseRef:
         return BaseRef(f"debian:{suite}", suite, SUITES[suite].python, self._architecture, BASE_VARIANT)

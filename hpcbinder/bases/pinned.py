@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hpcbinder.bases.recipe import recipe_of
 from hpcbinder.errors import RegistryError
 from hpcbinder.model import ImageConfig
 from hpcbinder.registry import Platform, Reference, Registry, parse_reference
@@ -26,10 +27,12 @@ class Pinned:
         image: `docker.io/library/python:3.12-slim@sha256:…`.
         python: Full version of the Python that it says to have, "" for none (`PYTHON_VERSION`, as the official images
             set it).
+        recipe: By which it says to be a base of ours, "" for none (`recipe.recipe_of`).
     """
 
     image: str
     python: str
+    recipe: str = ""
 
     @property
     def digest(self) -> str:
@@ -76,7 +79,7 @@ class Pins:
             image = registry.pull(reference, Platform(architecture), scratch)
             digest = image.reference.digest
             assert digest is not None  # it says what was got
-            found = Pinned(str(reference.pinned(digest)), _python(image.config))
+            found = Pinned(str(reference.pinned(digest)), _python(image.config), recipe_of(image.config))
             self._known[(str(reference), architecture)] = found
             if self._folder is not None:
                 _keep(self._folder / _name(str(reference), architecture), found)
@@ -95,7 +98,7 @@ def _name(reference: str, architecture: str) -> str:
 def _load(path: Path, reference: Reference) -> Pinned | None:
     try:
         values = json.loads(path.read_bytes())
-        found = Pinned(str(values["image"]), str(values["python"]))
+        found = Pinned(str(values["image"]), str(values["python"]), str(values.get("recipe", "")))
         image = parse_reference(found.image)
     except (OSError, ValueError, KeyError, TypeError, RegistryError):
         return None

@@ -1,4 +1,5 @@
-"""Bases made of an image from a registry: its layers, our folders and files on top, a step that installs the rest."""
+"""Bases made of an image from a registry: one of ours as it is; of any other Debian its layers, our folders and files
+on top, and a step that installs the rest."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def pull_base(ref: BaseRef, scratch: Path, registry: Registry) -> Parts:
             hint="name the suite in bases.images, as in python:3.12-slim-bookworm",
         )
     layers = [(diff_id, paths[diff_id]) for diff_id in image.config.diff_ids]
-    return recipe.config(ref), [*layers, _places(ref, scratch)]
+    if not recipe.is_whole(recipe.recipe_of(image.config), ref):
+        layers.append(_places(ref, scratch))
+    return recipe.config(ref), layers
 
 
 def prepare_step(ref: BaseRef) -> Step:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hpcbinder.contract import LABEL_PREFIX, STEP_DIR
 from hpcbinder.debian import sources_deb822
 from hpcbinder.errors import BuildError
-from hpcbinder.model import BaseRef, fingerprint
+from hpcbinder.model import BaseRef, ImageConfig, fingerprint
 from hpcbinder.plan import SUITES
 
 _PACKAGES = (
@@ -114,6 +115,28 @@ def base_key(ref: BaseRef) -> str:
             hint="there is one for " + ", ".join(f"{suite.name} with {suite.python}" for suite in SUITES.values()),
         )
     return fingerprint([ref, packages(ref.suite), FOLDERS, files(ref.suite), EPOCH])[:16]
+
+
+RECIPE = f"{LABEL_PREFIX}base.recipe"
+"""Label of a base in a registry that lacks nothing: the key of its recipe."""
+
+
+def is_whole(recipe: str, ref: BaseRef) -> bool:
+    """Whether an image of a registry is what would be bootstrapped here.
+
+    Args:
+        recipe: What `recipe_of` says of it.
+
+    Raises:
+        BuildError: There is no recipe for such a base.
+    """
+    return recipe == base_key(replace(ref, image=""))
+
+
+def recipe_of(image: ImageConfig) -> str:
+    """By which recipe an image says to be a base, "" if it does not. An image that stands on one has its labels too,
+    but more layers."""
+    return image.labels.get(RECIPE, "") if len(image.diff_ids) == 1 else ""
 
 
 def base_tag(ref: BaseRef) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hpcbinder.bases import Bases
 from hpcbinder.builders.asked import placed
 from hpcbinder.builders.dockerfile import build_with_engine
-from hpcbinder.builders.obstacle import ASSEMBLED, hint, obstacle, only_assembled
+from hpcbinder.builders.obstacle import ASSEMBLED, hint, obstacle, only_assembled, preparing
 from hpcbinder.catalog import Catalog
 from hpcbinder.config import Config
 from hpcbinder.engine import pick_engine, site_secrets
@@ -93,6 +93,21 @@ def build_image(
     return Built(image, image.name, engine.name)
 
 
+def fetch_ahead(
+    plan: Plan, *, catalog: Catalog, scratch: Path, config: Config, options: Options, reporter: Reporter
+) -> None:
+    """Have in the catalog's store what assembling a plan's image would fetch (see `assembling.fetch_ahead`)."""
+    from hpcbinder.builders import assembling
+
+    wanted = config.build.engine
+    if wanted not in (ASSEMBLED, "auto"):
+        raise BuildError(
+            f"{wanted} fetches while it builds, and nodes are not taken to have a network",
+            hint="build it here, without --on; or without an engine (--engine none)",
+        )
+    assembling.fetch_ahead(plan, catalog=catalog, scratch=scratch, config=config, options=options, reporter=reporter)
+
+
 def assembled_image(entry: Entry, catalog: Catalog, config: Config, reporter: Reporter) -> OciImage | None:
     """An image of the catalog that was assembled, its layers as tars; None if it was not, or they are kept no more.
 
@@ -156,6 +171,7 @@ class _Assembling:
             config=self.config,
             options=self.options,
             reporter=self.reporter,
+            engine=None if self.config.build.engine == ASSEMBLED else self._engine,
         )
         try:
             image = assembling.assemble(plan, self.checkout, runner)
@@ -176,7 +192,6 @@ class _Assembling:
             reason: What has to be run.
             lost: Only an engine can run that here.
         """
-        from hpcbinder.builders.by_engine import EngineRunner
         from hpcbinder.builders.by_workshop import WorkshopRunner
 
         wanted = self.config.build.engine
@@ -184,9 +199,12 @@ class _Assembling:
             try:
                 if lost:
                     raise RunError("")  # the reason says why
+                found = workshop(self.config, self.reporter)
+                if preparing(plan) and not found.fakeroot:
+                    raise RunError(f"{found.description}: dpkg needs several ids", hint="subordinate ids (/etc/subuid)")
                 site = Bases(self.config, plan.base.architecture, self.reporter).site(plan.base)
                 return WorkshopRunner(
-                    workshop(self.config, self.reporter),
+                    found,
                     plan,
                     self.checkout,
                     secrets=site_secrets(site, suite=plan.base.suite),
@@ -199,8 +217,18 @@ class _Assembling:
                     hints = "; ".join(filter(None, (error.hint, hint(plan))))
                     raise BuildError(f"{plan.name} cannot be made without an engine: {why}", hint=hints) from error
                 self.reporter.phase("build", f"an engine is needed: {why}")
+        return self._engine(plan)
+
+    def _engine(self, plan: Plan) -> EngineRunner:
+        """The engine that runs steps of a plan.
+
+        Raises:
+            BuildError: There is none.
+        """
+        from hpcbinder.builders.by_engine import EngineRunner
+
         return EngineRunner(
-            pick_engine(wanted, self.config, self.reporter),
+            pick_engine(self.config.build.engine, self.config, self.reporter),
             plan,
             self.checkout,
             config=self.config,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hpcbinder.errors import DetectError
 from hpcbinder.model import Plan, Stage, Step
 from hpcbinder.plan import locked_wheels
@@ -23,13 +25,25 @@ def obstacle(plan: Plan, *, running: bool = False) -> str | None:
         return f"{plan.own.path} of the repository has to be run"
     if plan.base.architecture not in ASSEMBLES:
         return f"packages for {plan.base.architecture} are not unpacked here"
-    if plan.python.origin == "packages" and any(s.assembly and s.stage is not Stage.SERVER for s in plan.steps):
+    late = plan.python.origin in ("packages", "image")
+    if late and any(s.assembly and s.stage is not Stage.SERVER for s in plan.steps):
         return f"Python {plan.python.full}, which makes bytecode, is there only where steps are run"
-    for step in plan.steps:
-        # The server stands on what the base brings, and an image that a step reads is only in an engine.
-        if (reason := has_to_run(plan, step)) and not (running and step.stage is not Stage.SERVER and not step.image):
+    first = preparing(plan)
+    for number, step in enumerate(plan.steps):
+        # The server is one layer for all images, and an image that a step reads is only in an engine.
+        runs = running and (number < first or step.stage is not Stage.SERVER) and not step.image
+        if (reason := has_to_run(plan, step)) and not runs:
             return f"step {step.name} {reason}"
     return None
+
+
+def preparing(plan: Plan) -> int:
+    """How many steps at the beginning have to be run to make the base what everything else stands on."""
+    return sum(1 for _ in itertools.takewhile(_prepares, plan.steps))
+
+
+def _prepares(step: Step) -> bool:
+    return step.stage is Stage.SERVER and step.name.startswith("base/") and step.assembly is None and not step.image
 
 
 def has_to_run(plan: Plan, step: Step) -> str | None:
@@ -57,7 +71,10 @@ def hint(plan: Plan) -> str:
     engine = "--engine auto takes an engine for that (docs/engines.md)"
     packs = dict.fromkeys(step.name.split("/")[0] for step in plan.steps if has_to_run(plan, step))
     if "base" in packs:
-        other = "a base of a site's store (store.site), or one that mmdebstrap makes, needs no such step"
+        other = (
+            "a base of a site's store (store.site), one of ours in a registry (docs/bases.md), or one that mmdebstrap "
+            "makes needs no such step"
+        )
         return other if only_assembled(plan) else f"{engine}; {other}"
     # Without its packages an environment is none.
     optional = [pack for pack in packs if pack != "python"]

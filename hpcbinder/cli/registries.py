@@ -22,16 +22,23 @@ def push_command(session: Session, id_: str, reference: str, as_json: bool) -> N
     Without TAG it gets the hex digits at the end of its id. The layers are those the engine has, or those it was
     assembled of; where they are no more, the catalog's squashfs is pushed as one layer. Logins are those of `hpcbinder
     login`, podman and docker.
+
+    debian:SUITE for ID pushes the base that images stand on, for those who cannot make one.
     """
-    from hpcbinder.publish import publish
+    from hpcbinder.publish import publish, publish_base
     from hpcbinder.registry import parse_reference
 
     place = parse_reference(reference)
-    entry = session.catalog.get(id_)
+    kind, _, suite = id_.partition(":")
+    entry = session.catalog.get(id_) if kind != "debian" or not suite else None
     with session.reporter as reporter:
-        pushed = publish(entry, place, session.config, session.catalog, reporter)
+        if entry is None:
+            pushed = publish_base(suite, place, session.config, session.catalog, reporter)
+        else:
+            pushed = publish(entry, place, session.config, session.catalog, reporter)
     if as_json:
-        click.echo(json.dumps({"id": entry.id, "reference": pushed.reference, "digest": pushed.digest}))
+        values = {"id": entry.id if entry is not None else id_, "reference": pushed.reference, "digest": pushed.digest}
+        click.echo(json.dumps(values))
     else:
         click.echo(f"{pushed.reference}@{pushed.digest}")
 

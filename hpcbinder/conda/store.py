@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from hpcbinder.catalog import make_folder, mark_used, vouched
+from hpcbinder.catalog import make_folder, mark_used, move_file, vouched
 from hpcbinder.conda.installed import FORM, CondaTar
 from hpcbinder.conda.record import record_path
 from hpcbinder.conda.scripts import harmless, link_scripts
@@ -233,7 +233,7 @@ class CondaStore:
             unfinished = files / name
             write_layer(cast("BinaryIO", stream), unfinished, self._options, jobs=jobs)
             unfinished.chmod(0o644)
-            unfinished.replace(self._folders[0] / "layers" / name)
+            move_file(unfinished, self._folders[0] / "layers" / name)
         except Refused as error:
             raise BuildError(
                 f"the conda package {package.name} {package.version} {package.build} is refused: {error.message}",

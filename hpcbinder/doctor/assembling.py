@@ -22,16 +22,26 @@ def assembling(machine: Machine) -> Sequence[Finding]:
         found = f"packages for {clean(platform.machine())} are not unpacked here"
         return [Finding("engine", ASSEMBLED, Status.MISSING, found, "take an engine")]
     suite = config.build.suite
-    if config.bases.source == "registry":
-        found = "the first step on a base from a registry has to be run (bases.source)"
-        return [Finding("engine", ASSEMBLED, Status.MISSING, found, 'bases.source = "auto" takes a kept base first')]
-    kept = Bases(config, architecture, Silent()).kept(suite)
-    maker = mmdebstrap(machine)
-    if kept is None and maker.status is not Status.OK:
-        advice = f"a base of a site's store (store.site), or mmdebstrap: {maker.advice}"
+    bases = Bases(config, architecture, Silent())
+    source, maker = config.bases.source, mmdebstrap(machine)
+    kept = bases.kept(suite) if source == "auto" else None
+    found = f"assembles what is only data, on the base {clean(suite)} "
+    asked = source == "registry" or (source == "auto" and kept is None and machine.program("mmdebstrap") is None)
+    if asked and bases.lacks_nothing(suite):
+        found += "of a registry"
+    elif asked and machine.program("apptainer") is not None:
+        found += "of a registry, once Apptainer has installed what it lacks"
+    elif source == "registry":
+        missing = "the first step on the Debian of a registry has to be run (bases.source), unless it is a base of ours"
+        advice = f"Apptainer runs it, or take a base of ours: hpcbinder push debian:{clean(suite)}"
+        return [Finding("engine", ASSEMBLED, Status.MISSING, missing, advice)]
+    elif kept is not None:
+        found += f"in {clean(str(kept))}"
+    elif maker.status is Status.OK:
+        found += "that mmdebstrap makes"
+    else:
+        advice = f"a base of a site's store (store.site) or of ours in a registry (bases.images), or {maker.advice}"
         return [Finding("engine", ASSEMBLED, Status.MISSING, f"no base {clean(suite)}, and none can be made", advice)]
-    found = "assembles what is only data, on the base "
-    found += f"{clean(suite)} in {clean(str(kept))}" if kept is not None else f"{clean(suite)} that mmdebstrap makes"
     if config.build.engine == "auto" and not mounting(config.runtime, machine.environ):
         advice = "auto does not assemble then; --engine none does all the same"
         return [Finding("engine", ASSEMBLED, Status.PROBLEM, "no runtime here runs images from their files", advice)]

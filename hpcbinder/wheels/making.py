@@ -9,12 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import PriorityQueue
 
-from hpcbinder.catalog import mark_used
+from hpcbinder.catalog import mark_used, move_file
 from hpcbinder.errors import FetchError
 from hpcbinder.model import LockedPackage
 from hpcbinder.progress import Reporter
-from hpcbinder.squashfs import Options, write_layer
+from hpcbinder.squashfs import Options, keep_freed, write_layer
 from hpcbinder.wheels.archive import Refused, refusal
 from hpcbinder.wheels.bytecode import Compiler
 from hpcbinder.wheels.chosen import Chosen, ChosenStore
@@ -23,7 +24,7 @@ from hpcbinder.wheels.installed import WheelTar
 from hpcbinder.wheels.locks import Lock
 from hpcbinder.wheels.target import Target
 
-_FETCHES = 8
+FETCHES = 8
 """Wheels that come at the same time."""
 
 
@@ -50,6 +51,27 @@ class _Fetched:
     path: Path
     lock: Lock
     new: bool
+
+
+def have(
+    package: LockedPackage, target: Target, downloads: Downloads, chosen_store: ChosenStore, reporter: Reporter
+) -> tuple[Chosen, Path, bool]:
+    """Have a wheel on disk: which it is, where it is, and whether it was fetched now.
+
+    Raises:
+        FetchError: It cannot be had.
+        OSError: It cannot be kept.
+    """
+    chosen = chosen_store.find(package, target)
+    path = None if chosen is None else downloads.kept(chosen.sha256)
+    new = path is None
+    if chosen is None or path is None:
+        candidate = downloads.find(package, target)
+        reporter.log("fetch", candidate.filename)
+        digest = downloads.fetch(package, candidate)
+        chosen = chosen_store.add(package, target, candidate.filename, digest)
+        path = downloads.path(digest)
+    return chosen, path, new
 
 
 class Making:
@@ -87,6 +109,8 @@ class Making:
         self._jobs = jobs
         self._stopped = threading.Event()
         self._locks: list[Lock] = []
+        # The negative size of each, and its number, since two may be of one size.
+        self._ready: PriorityQueue[tuple[int, int, LockedPackage, _Fetched]] = PriorityQueue()
 
     def make(self, packages: Sequence[LockedPackage]) -> None:
         """Make the layers; what another process is making is waited for.
@@ -97,6 +121,7 @@ class Making:
             ConvertError: A layer cannot be written.
             OSError: A wheel cannot be read or kept.
         """
+        keep_freed()  # `write_layer` does it too, but when the threads that fetch have an arena each
         try:
             self._make(packages)
         finally:
@@ -105,14 +130,16 @@ class Making:
 
     def _make(self, packages: Sequence[LockedPackage]) -> None:
         self._say(0, len(packages))
-        with self._pool(_FETCHES, "fetch") as fetchers, self._pool(self._jobs, "wheel") as squashers:
+        with self._pool(FETCHES, "fetch") as fetchers, self._pool(self._jobs, "wheel") as squashers:
             fetching = {fetchers.submit(self._fetch, package, wait=False): package for package in packages}
-            squashing: dict[Future[None], LockedPackage] = {}
+            squashing: list[Future[None]] = []
             busy = []
             for fetched in as_completed(fetching):
                 package, wheel = fetching[fetched], fetched.result()
                 if wheel is not None:
-                    squashing[squashers.submit(self._squash, package, wheel)] = package
+                    # What takes long begins early, else it would be the last, alone.
+                    self._ready.put((-wheel.path.stat().st_size, len(squashing), package, wheel))
+                    squashing.append(squashers.submit(self._squash_largest))
                 elif self._places.known(package) is None:
                     busy.append(package)
                 for squashed in squashing:
@@ -159,16 +186,13 @@ class Making:
         return wheel
 
     def _have(self, package: LockedPackage, lock: Lock) -> _Fetched:
-        chosen = self._chosen.find(package, self._target)
-        path = None if chosen is None else self._downloads.kept(chosen.sha256)
-        new = path is None
-        if chosen is None or path is None:
-            candidate = self._downloads.find(package, self._target)
-            self._reporter.log("fetch", candidate.filename)
-            digest = self._downloads.fetch(package, candidate)
-            chosen = self._chosen.add(package, self._target, candidate.filename, digest)
-            path = self._downloads.path(digest)
+        chosen, path, new = have(package, self._target, self._downloads, self._chosen, self._reporter)
         return _Fetched(chosen, path, lock, new)
+
+    def _squash_largest(self) -> None:
+        """Squash the largest of the wheels that have come."""
+        *_, package, wheel = self._ready.get_nowait()
+        self._squash(package, wheel)
 
     def _squash(self, package: LockedPackage, wheel: _Fetched) -> None:
         out = self._places.layer(package, wheel.chosen.sha256)
@@ -189,7 +213,7 @@ class Making:
             ) as stream:
                 write_layer(stream, unfinished, self._options, jobs=self._jobs)  # type: ignore[arg-type]
             unfinished.chmod(0o644)
-            unfinished.replace(out)
+            move_file(unfinished, out)
             done = True
         except Refused as error:
             raise refusal(package.name, package.version, error) from None

@@ -4,6 +4,7 @@ in."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hpcbinder.wheels.chosen import ChosenStore
 from hpcbinder.wheels.conflicts import conflicts
 from hpcbinder.wheels.download import Downloads
 from hpcbinder.wheels.installed import FORM
-from hpcbinder.wheels.making import Making, Places
+from hpcbinder.wheels.making import FETCHES, Making, Places, have
 from hpcbinder.wheels.target import Target
 
 _SHOWN = 5
@@ -131,6 +132,39 @@ class WheelStore:
             except (BuildError, FetchError) as error:
                 refused[package.name] = error
         return refused
+
+    def fetch(self, lock: Lock, target: Target, *, scratch: Path) -> None:
+        """Have the wheels that layers are still to be made of, for who makes them without a network.
+
+        Args:
+            scratch: Folder for unfinished files, on the file system of the store.
+
+        Raises:
+            FetchError: A wheel cannot be had, or is not what the lock says.
+            ConvertError: The store cannot be written.
+        """
+        missing = self.missing(lock, target)
+        if not missing:
+            return
+        folder, *below = self._folders
+        self._reporter.phase("fetch", f"{len(missing)} wheel{'s' if len(missing) != 1 else ''} to be squashed")
+        downloads = Downloads(folder, scratch, self._site, self._hosts, below)
+        try:
+            for path in (folder, folder / "layers"):
+                make_folder(path)
+            with ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch") as pool:
+                try:
+                    wanted = [
+                        pool.submit(have, each, target, downloads, self._chosen, self._reporter) for each in missing
+                    ]
+                    for each in wanted:
+                        each.result()
+                except BaseException:
+                    downloads.stop()
+                    pool.shutdown(cancel_futures=True)
+                    raise
+        except OSError as error:
+            raise ConvertError(f"cannot keep wheels: {error.strerror or error}", where=str(folder)) from None
 
     def adopt(self, package: LockedPackage, target: Target, filename: str) -> None:
         """Take a wheel that was built, and lies in the folder already as `SHA256.whl`, for a package.

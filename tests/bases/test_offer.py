@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from standins import OS_RELEASE, debian, image, push
 
-from hpcbinder.bases import Bases, base_tag
+from hpcbinder.bases import BaseImage, Bases, base_tag
+from hpcbinder.bases.published import PublishedBase
 from hpcbinder.bases.recipe import base_key
 from hpcbinder.config import BasesConfig, BuildConfig, Config, RegistryConfig, SiteConfig, StoreConfig
 from hpcbinder.errors import BuildError, DetectError, RegistryError
@@ -125,6 +126,51 @@ def test_without_either_the_plan_is_the_usual_one(store: Path, no_mmdebstrap: No
 def test_a_registry_that_was_asked_for_must_answer(store: Path, mmdebstrap: None) -> None:
     with pytest.raises(RegistryError, match="127.0.0.1:9"):
         stand(bases(store, source="registry", images={"debian:bookworm-slim": "127.0.0.1:9/debian:bookworm-slim"}))
+
+
+def published(archive: Path, suite: str = "bookworm", *, key: str = "") -> PublishedBase:
+    ref = BaseRef(f"debian:{suite}", suite, SUITES[suite].python, "amd64", "1")
+    return PublishedBase(BaseImage(archive, DockerArchive(archive).config, ""), key or base_key(ref))
+
+
+def test_a_base_of_ours_in_a_registry_lacks_nothing(
+    store: Path, no_mmdebstrap: None, registry: Registry, tmp_path: Path
+) -> None:
+    name = f"{registry.host}/offer/ours:1"
+    archive = debian(tmp_path / "ours", mark="ours")
+    digest = push(published(tmp_path / "ours/image.tar"), name, tmp_path)
+    offered = bases(store, images={"debian:bookworm-slim": name})
+    for again in (offered, bases(store, images={"debian:bookworm-slim": name})):  # the second knows it by its pin
+        found = stand(again)
+        assert (found.base.image, found.steps) == (f"{name}@{digest}", ())
+        assert again.lacks_nothing("bookworm") is True
+    kept = offered.image(found.base, store / "bases")
+    # The very layer that whoever published it has, and nothing of what tells it in a registry from others.
+    assert kept.config.diff_ids == archive.config.diff_ids
+    assert set(kept.config.labels) == {"org.hpcbinder.base", "org.hpcbinder.base.variant"}
+
+
+def test_a_suite_that_has_no_base_is_not_published(store: Path) -> None:
+    with pytest.raises(BuildError, match=r"no base for Debian sid"):
+        bases(store).published("sid", store / "bases")
+    assert not (store / "bases").exists()
+
+
+@pytest.mark.parametrize("what", ["another recipe", "another suite", "more layers"])
+def test_what_only_stands_on_a_base_of_ours_is_no_base(
+    store: Path, registry: Registry, tmp_path: Path, what: str
+) -> None:
+    name = f"{registry.host}/offer/{what.replace(' ', '-')}:1"
+    archive, path = debian(tmp_path / "one", mark=what), tmp_path / "one/image.tar"
+    if what == "more layers":
+        archive, path = image(tmp_path / "two", {"etc/more": "x"}, below=archive), tmp_path / "two/image.tar"
+    key = "0123456789abcdef" if what == "another recipe" else ""
+    push(published(path, "trixie" if what == "another suite" else "bookworm", key=key), name, tmp_path)
+    offered = bases(store, source="registry", images={"debian:bookworm-slim": name})
+    found = stand(offered)
+    assert [step.name for step in found.steps] == ["base/prepare"]
+    assert offered.lacks_nothing("bookworm") is False
+    assert len(offered.image(found.base, store / "bases").config.diff_ids) == len(archive.config.diff_ids) + 1
 
 
 # Pins.

@@ -11,18 +11,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from base_layer import REF
 
 from hpcbinder import contract
-from hpcbinder.builders.assembling.interpreter import base_interpreter
+from hpcbinder.bases import base_key
+from hpcbinder.builders.assembling.interpreter import base_interpreter, whole
+from hpcbinder.config import RegistryConfig, SiteConfig
 from hpcbinder.errors import BuildError
+from hpcbinder.image import DockerArchive
+from hpcbinder.registry import Registry as OurRegistry
+from hpcbinder.registry import parse_reference
 from hpcbinder.squashfs import Image
 from images import Line
-from rig import Apptainer, Charliecloud, Rig, User
+from rig import Apptainer, Charliecloud, Registry, Rig, User
 
 CHROOT = 'mount --rbind / "$0" && exec chroot "$0" "$@"'
 
@@ -69,7 +76,12 @@ MARKS = {f"opt/jupyter/{name}" for name in (".gitignore", ".lock", "CACHEDIR.TAG
 
 @dataclass(frozen=True)
 class Both:
-    """What `build --json` printed, by each builder; and for another repository of the same packages, with `auto`."""
+    """What `build --json` printed, by each builder; and for another repository of the same packages, with `auto`.
+
+    Attributes:
+        run: Runs a command as the user who has no engine, with more variables.
+        given: The user's own.
+    """
 
     engine: dict[str, Any]
     assembled: dict[str, Any]
@@ -78,6 +90,8 @@ class Both:
     prefix: Path
     first: str
     second: str
+    run: Callable[..., subprocess.CompletedProcess[str]]
+    given: dict[str, str]
 
 
 def with_start(work: Path) -> None:
@@ -111,9 +125,8 @@ def both(line: Line, rig: Rig, apptainer: Apptainer) -> Both:
     (path / "git").symlink_to("/usr/bin/git")
     given |= {"PATH": f"{path}:{apptainer.bin}", "HPCBINDER_STORE_PATH": str(store), "HPCBINDER_STORE_SITE": str(site)}
 
-    variables = [f"{name}={value}" for name, value in user.environment(given).items()]
-
-    def run(*argv: str) -> subprocess.CompletedProcess[str]:
+    def run(*argv: str, more: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        variables = [f"{name}={value}" for name, value in user.environment({**given, **(more or {})}).items()]
         command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", CHROOT, str(root)]
         mine = user.command(["/usr/bin/env", "--ignore-environment", *variables, *argv])
         return subprocess.run([*command, *mine], cwd="/", capture_output=True, text=True, timeout=600)
@@ -126,7 +139,9 @@ def both(line: Line, rig: Rig, apptainer: Apptainer) -> Both:
     other = ["build", line.repository("again", of="edited"), "--engine", "auto", "--runtime", "apptainer", "--json"]
     again = run(sys.executable, "-B", "-m", "hpcbinder", *other, "--no-register")
     assert again.returncode == 0, again.stderr[-6000:]
-    return Both(engine, json.loads(done.stdout), json.loads(again.stdout), store, prefix, done.stderr, again.stderr)
+    return Both(
+        engine, json.loads(done.stdout), json.loads(again.stdout), store, prefix, done.stderr, again.stderr, run, given
+    )
 
 
 def tree(squashfs: str) -> dict[str, Any]:
@@ -218,6 +233,86 @@ def test_packages_that_were_seen_are_squashed_no_more(both: Both) -> None:
     assert "every step is data" in both.second
     record = json.loads((both.store / "images" / both.again["id"] / "record.json").read_text())
     assert record["image"]["engine"] == "none"
+
+
+def test_the_base_comes_from_a_registry(
+    both: Both, line: Line, rig: Rig, registry: Registry, user: User, apptainer: Apptainer
+) -> None:
+    """Where no store has one and nothing makes one: somebody who can make one has pushed it."""
+    place = f"{registry.host}/published/debian:bookworm"
+    published = line.hpcbinder("push", "debian:bookworm", place).stdout.strip()
+    store = line.folder / "assembled" / "published"
+    store.mkdir()
+    os.chown(store, rig.user.uid, rig.user.uid)
+    before = json.loads((both.store / "images" / both.again["id"] / "record.json").read_text())
+    more = {
+        "HPCBINDER_STORE_PATH": str(store),
+        "HPCBINDER_STORE_SITE": str(both.store),  # which has the squashed packages, and no base
+        "HPCBINDER_BASES_IMAGES": f"debian:bookworm-slim={place}",
+        "HPCBINDER_BUILD_COMPRESSION": before["compression"]["name"],
+    }
+    source = line.repository("again", of="edited")
+    build = [
+        "build",
+        source,
+        "--engine",
+        "none",
+        "--runtime",
+        "apptainer",
+        "--prefix",
+        str(store / "jupyter"),
+        "--json",
+    ]
+    done = both.run(sys.executable, "-B", "-m", "hpcbinder", *build, more=more)
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert f"base debian:bookworm: pulling {published}" in done.stderr and "every step is data" in done.stderr
+    built = json.loads(done.stdout)
+    record = json.loads((store / "images" / built["id"] / "record.json").read_text())
+    assert (record["base"]["image"], record["image"]["engine"]) == (published, "none")
+    # Nothing but the content and where the base came from tells it from one on a base that was bootstrapped.
+    assert record["config"]["diff_ids"][:-1] == before["config"]["diff_ids"][:-1]
+    assert [kernel["language"] for kernel in built["kernels"]] == ["python"]
+    command = [apptainer.path, "-s", "exec", built["formats"]["sif"], "python", "-c", "import six; print(six.__file__)"]
+    assert user.run(command, network=False).stdout.startswith(contract.ENV_PREFIX)
+
+
+def test_any_other_debian_of_a_registry_is_made_a_base_by_apptainer(
+    both: Both, line: Line, rig: Rig, registry: Registry, user: User, apptainer: Apptainer, tmp_path: Path
+) -> None:
+    """The step that installs what it lacks is run, and the rest assembled on top. Here it lacks nothing but our word
+    for that: what the step installs is compared where Docker runs it."""
+    place = f"{registry.host}/published/debian:another"
+    kept = line.folder / "store/bases" / base_key(REF) / "image.tar"
+    pushed = OurRegistry(SiteConfig(), RegistryConfig()).push(
+        DockerArchive(kept), parse_reference(place), scratch=tmp_path
+    )
+    store = line.folder / "assembled" / "prepared"
+    store.mkdir()
+    os.chown(store, rig.user.uid, rig.user.uid)
+    before = json.loads((both.store / "images" / both.again["id"] / "record.json").read_text())
+    given = {
+        **both.given,
+        "HPCBINDER_STORE_PATH": str(store),
+        "HPCBINDER_STORE_SITE": str(both.store),
+        "HPCBINDER_BASES_IMAGES": f"debian:bookworm-slim={place}",
+        "HPCBINDER_BUILD_COMPRESSION": before["compression"]["name"],
+    }
+    variables = [f"{name}={value}" for name, value in user.environment(given).items()]
+    command = ["/usr/bin/env", "--ignore-environment", *variables, sys.executable, "-B", "-m", "hpcbinder", "build"]
+    words = ["--engine", "none", "--runtime", "apptainer", "--no-register", "--json"]
+    done = user.run([*command, line.repository("again", of="edited"), *words], cwd=Path("/"), timeout=600)
+    assert "step base/prepare: apptainer" in done.stderr
+    built = json.loads(done.stdout)
+    assert (built["image"]["engine"], built["image"]["ran"]) == ("none", "base/prepare")
+    record = json.loads((store / "images" / built["id"] / "record.json").read_text())
+    assert record["base"]["image"] == f"{place}@{pushed}"
+    program = [apptainer.path, "-s", "exec", built["formats"]["sif"], "python", "-c", "import six; print(six.__file__)"]
+    assert user.run(program, network=False).stdout.startswith(contract.ENV_PREFIX)
+    # Where this machine has no Python of the version, the base's own compiles, whichever of its layers it is in.
+    lowest = [digest.removeprefix("sha256:") for digest in record["config"]["diff_ids"][:3]]
+    layers = [next(path for each in (store, both.store) for path in (each / "layers").glob(f"{d}-*")) for d in lowest]
+    found = base_interpreter(whole(layers, tmp_path), "3.11.2", tmp_path / "python")
+    assert subprocess.run([*found.argv, "-V"], env=dict(found.env), capture_output=True, text=True).returncode == 0
 
 
 def test_packages_are_added_to_it_and_its_kernel_has_them(

@@ -151,11 +151,12 @@ def test_of_what_is_made_apart_only_that_is_taken_over(tmp_path: Path) -> None:
         only_apart(whole, ["/opt/env"], io.BytesIO())
 
 
-def test_what_makes_bytecode_must_be_in_the_base(tmp_path: Path) -> None:
+@pytest.mark.parametrize("origin", ["packages", "image"])
+def test_what_makes_bytecode_must_be_in_the_base(tmp_path: Path, origin: str) -> None:
     plan = plan_of(tmp_path, {"requirements.txt": "six"}, resolver=RecordedResolver())
     assert obstacle(plan, running=True) is None
     other = dataclasses.replace(
-        plan, python=dataclasses.replace(plan.python, version="3.9", full="3.9.2", origin="packages")
+        plan, python=dataclasses.replace(plan.python, version="3.9", full="3.9.2", origin=origin)
     )
     assert "Python 3.9.2" in (obstacle(other, running=True) or "")
     # One whose environment is made by what is run anyway.
@@ -171,6 +172,13 @@ def test_what_can_be_run_on_what_is_assembled_is_no_obstacle(tmp_path: Path) -> 
     *steps, last = plan.steps
     reads = dataclasses.replace(plan, steps=(*steps, dataclasses.replace(last, image="localhost/python:3.9")))
     assert "postbuild/run has to be run" in (obstacle(reads, running=True) or "")
+    # What a Debian of a registry lacks is installed before anything else; the server is one layer for all images.
+    first = dataclasses.replace(last, stage=Stage.SERVER, name="base/prepare")
+    assert obstacle(dataclasses.replace(plan, steps=(first, *plan.steps)), running=True) is None
+    behind = dataclasses.replace(plan, steps=(plan.steps[0], first, *plan.steps[1:]))
+    assert "base/prepare has to be run" in (obstacle(behind, running=True) or "")
+    inside = dataclasses.replace(first, name="server/other")
+    assert "server/other has" in (obstacle(dataclasses.replace(plan, steps=(inside, *plan.steps)), running=True) or "")
     assert only_assembled(plan) is None
     conda = dataclasses.replace(last, assembly=Assembly(conda="list"))
     assert only_assembled(dataclasses.replace(plan, steps=(*steps, conda))) is not None

@@ -17,8 +17,10 @@ import pytest
 from base_layer import base_layer
 from condamaker import PLACEHOLDER, X_Y, Link, package, python_package, serving
 
+from hpcbinder.contract import EPOCH
+from hpcbinder.squashfs import Image
 from images import REPOS
-from rig import Apptainer, Rig, RigError, User
+from rig import Apptainer, Builder, Rig, RigError, User
 
 EXECUTE = """
 import sys, nbformat
@@ -232,6 +234,14 @@ def test_its_programs_run(conda_image: CondaImage, apptainer: Apptainer) -> None
     assert conda_image.inside(apptainer.path, "tool") == "/opt/env /opt/env/bin/python\n"
     # A link script that does what an image needs was run.
     assert conda_image.inside(apptainer.path, "cat", "/opt/env/share/linked") == "native 2.1\n"
+    assert (conda_image.built["image"]["ran"], conda_image.built["image"]["ran_by"]) == (
+        "conda/environment-links",
+        "apptainer",
+    )
+    with Image.open(Path(conda_image.built["formats"]["squashfs"])) as image:
+        node = image.lookup("opt/env/share/linked")
+    # What they left tells nothing of when they were run.
+    assert node is not None and node.mtime == EPOCH
     listed = json.loads(conda_image.inside(apptainer.path, "cat", "/opt/hpcbinder/packages/conda.json"))
     assert [each["name"] for each in listed] == ["greeter", "native", "python", "r-base", "r-irkernel"]
     assert "six" in conda_image.inside(apptainer.path, "python", "-m", "pip", "list")
@@ -282,16 +292,66 @@ def test_packages_of_the_index_are_added_to_it(conda_image: CondaImage, apptaine
     assert new.inside(str(apptainer.path), "python", "-c", program) == "0.9.0 greeter\n"
 
 
-def test_link_scripts_that_nothing_here_runs_are_named(conda_image: CondaImage) -> None:
-    """An engine that was asked for is none that does: its layers come after those of the packages."""
-    source = conda_image.folder / "linking"
+LINKED = "channels: [testing]\ndependencies: [native]\nvariables: {GREETING: again}\n"
+"""With another variable, so that the scripts were not run like this before."""
+
+
+def linking(image: CondaImage, name: str) -> Path:
+    source = image.folder / name
     source.mkdir(exist_ok=True)
-    # Another variable, so that the scripts were not run like this before.
-    (source / "environment.yml").write_text(
-        "channels: [testing]\ndependencies: [native]\nvariables: {GREETING: again}\n"
+    (source / "environment.yml").write_text(LINKED)
+    return source
+
+
+@pytest.mark.parametrize("engine", ["none", "docker"])
+def test_link_scripts_that_nothing_here_runs_are_named(conda_image: CondaImage, engine: str) -> None:
+    words = ("build", str(linking(conda_image, "linking")), "--engine", engine, "--no-register")
+    done = conda_image.hpcbinder(
+        *words, check=False, variables={"PATH": "/usr/bin:/bin", "DOCKER_HOST": "unix:///nowhere"}
     )
-    words = ("build", str(source), "--engine", "docker", "--no-register")
-    done = conda_image.hpcbinder(*words, check=False, variables={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 5
-    assert "link scripts that have to be run (native), which no engine does, and nothing else here" in done.stderr
-    assert "or do without what needs native" in done.stderr
+    said = " ".join(done.stderr.split())
+    assert "conda packages: link scripts of native have to be run; nothing here runs build steps" in said
+    assert "or do without what needs native" in said
+    assert ("no Docker daemon" in said, "--engine auto takes an engine" in said) == (
+        engine == "docker",
+        engine == "none",
+    )
+
+
+def images(builder: Builder) -> set[str]:
+    """What is assembled and handed over, by name."""
+    listed = builder.run(["buildah", "images", "--format", "{{.Name}}:{{.Tag}}"]).stdout.split()
+    return {name for name in listed if name.startswith("localhost/hpcbinder/assembled:")}
+
+
+@pytest.mark.heavy
+def test_an_engine_runs_link_scripts_where_nothing_else_does(conda_image: CondaImage, builder: Builder) -> None:
+    """And what has to be run after them, on what is assembled: buildah, as an ordinary user."""
+    source = linking(conda_image, "linking-by-engine")
+    (source / "postBuild").write_text('#!/bin/sh\nset -e\ntest "$(id -u)" = 0\ncp /opt/env/share/linked made\n')
+    (source / "postBuild").chmod(0o755)
+    store = builder.home / "store-linking"
+    builder.run(["rm", "-rf", store])
+    before = images(builder)
+    # The base and what was squashed are those of stores that are only read.
+    stores = f"{conda_image.folder / 'store'}:{conda_image.folder / 'site'}"
+    given = {**conda_image.variables, "PATH": "/usr/bin:/bin", "HPCBINDER_STORE_SITE": stores}
+    mine = ("HOME", "USER", "LOGNAME", "SHELL", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+    given = {name: value for name, value in given.items() if name not in mine}
+    command = [sys.executable, "-B", "-m", "hpcbinder", "--store", store, "build", source, "--engine", "buildah"]
+    done = builder.run([*command, "--no-register", "--json"], env=given, timeout=600)
+    try:
+        said = " ".join(done.stderr.split())
+        assert "an engine is needed: link scripts of native have to be run; nothing here runs build steps" in said
+        built = json.loads(done.stdout)
+        assert (built["image"]["engine"], built["image"]["ran_by"]) == ("none", "buildah")
+        assert built["image"]["ran"].split(", ")[-1] == "postbuild/run" and "-links" in built["image"]["ran"]
+        with Image.open(Path(built["formats"]["squashfs"])) as image:
+            assert image.read("srv/repo/made") == b"native 2.1\n"
+            node = image.lookup("opt/env/share/linked")
+            assert node is not None and node.mtime == EPOCH
+    finally:
+        builder.run(["rm", "-rf", store])
+        # What was handed over stays for the next build; packages of this channel are no other's.
+        builder.run(["buildah", "rmi", "--force", *sorted(images(builder) - before)], check=False)

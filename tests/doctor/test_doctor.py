@@ -11,19 +11,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import hpcbinder.doctor
 from hpcbinder.bases import base_key
+from hpcbinder.bases.pinned import Pins
 from hpcbinder.config import Config
 from hpcbinder.doctor import Finding, Status, examine
 from hpcbinder.doctor.finding import Machine
 from hpcbinder.doctor.namespaces import _count
 from hpcbinder.image import ARCHITECTURES
-from hpcbinder.model import BaseRef
+from hpcbinder.model import BaseRef, ImageConfig
 from hpcbinder.plan import BASE_VARIANT
+from hpcbinder.registry import parse_reference
 
 
 class Desk:
@@ -147,6 +150,41 @@ def test_whether_images_can_be_assembled_without_an_engine(desk: Desk, tmp_path:
     assert "engine" not in desk.doctor(**kept, HPCBINDER_BUILD_ENGINE="none")["cannot_build"]
     desk.program("ch-run", 'case "$1" in --feature) exit 0;; esac; echo 0.38')
     assert desk.finding("none", **kept)["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "apptainer", "status", "words"),
+    [
+        ("", False, "missing", "has to be run"),
+        ("ours", False, "ok", "of a registry"),
+        ("", True, "ok", "once Apptainer has installed what it lacks"),
+    ],
+)
+def test_images_are_assembled_on_a_base_of_a_registry(
+    desk: Desk, tmp_path: Path, recipe: str, apptainer: bool, status: str, words: str
+) -> None:
+    """As far as it was asked for before: `doctor` asks no server for it."""
+    architecture = ARCHITECTURES[platform.machine()]
+    if architecture not in ("amd64", "arm64"):
+        pytest.skip("no wheels are unpacked for this architecture")
+    name = parse_reference("registry.example.org/debian:12")
+    key = base_key(BaseRef("debian:bookworm", "bookworm", "3.11", architecture, BASE_VARIANT))
+    labels = {"org.hpcbinder.base.recipe": key} if recipe else {}
+    image = ImageConfig("", architecture, "", {}, (), (), "", labels, (), (f"sha256:{'1' * 64}",))
+    answer = SimpleNamespace(config=image, reference=name.pinned(f"sha256:{'0' * 64}"))
+    registry: Any = SimpleNamespace(pull=lambda *_: answer)
+    Pins(tmp_path / "store/pins", (), refresh=False).pin(name, architecture, registry, tmp_path)
+    settings = {
+        "HPCBINDER_STORE_PATH": str(tmp_path / "store"),
+        "HPCBINDER_BASES_SOURCE": "registry",
+        "HPCBINDER_BASES_IMAGES": f"debian:bookworm-slim={name}",
+        "HPCBINDER_BUILD_ENGINE": "none",
+    }
+    if apptainer:
+        desk.program("apptainer", "echo apptainer version 1.4.5")
+    found = desk.finding("none", **settings)
+    assert found["status"] == status and words in found["found"]
+    assert ("hpcbinder push debian:bookworm" in found["advice"]) == (status == "missing")
 
 
 def test_a_registry_makes_a_base_too(desk: Desk) -> None:

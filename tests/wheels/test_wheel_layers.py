@@ -8,20 +8,26 @@ import importlib.util
 import json
 import marshal
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from package_index import PackageIndex, serving
 from wheelmaker import Install, Said, contents, lock, locked, publish, target, wheel
 
+from hpcbinder.catalog import dump
 from hpcbinder.config import SiteConfig
 from hpcbinder.errors import BuildError, FetchError
+from hpcbinder.model import LockedPackage
 from hpcbinder.squashfs import Image, Options, merge
 from hpcbinder.wheels import Interpreter, WheelStore, host_interpreter
+from hpcbinder.wheels.making import Making
 from memory import peak, start
 
 X_Y = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -275,6 +281,58 @@ def test_a_wheel_larger_than_memory_should_be(package_index: PackageIndex, insta
     (layer,) = install(locked(file))
     assert peak() - before < (64 << 10)
     assert layer.stat().st_size > 96 << 20
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in another way")
+def test_threads_do_not_keep_memory_each(package_index: PackageIndex, tmp_path: Path) -> None:
+    wheels = [wheel(f"pack-{number}", files={"pack.py": "x = 1\n"}) for number in range(12)]
+    publish(package_index, *wheels)
+    (tmp_path / "lock.json").write_bytes(dump({"locks": (lock(*map(locked, wheels)),)}))
+    program = """
+import ctypes, sys
+from pathlib import Path
+from wheelmaker import target
+from hpcbinder.config import SiteConfig
+from hpcbinder.lock import read_locks
+from hpcbinder.progress import Silent
+from hpcbinder.squashfs import Options
+from hpcbinder.wheels import WheelStore
+
+folder = Path(sys.argv[1])
+(lock,) = read_locks(folder / "lock.json")
+store = WheelStore(folder / "wheels", SiteConfig(pip_index_url=sys.argv[2]), Options(), Silent())
+store.layers(lock, target(), scratch=folder, jobs=4)
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"a"))
+libc.malloc_info(0, out)
+libc.fclose(out)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path), package_index.url]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+    assert len(list((tmp_path / "wheels/layers").glob("*.squashfs"))) == 12
+    assert 1 <= said.count("<heap nr=") <= 2
+
+
+def test_the_largest_that_came_is_next(
+    package_index: PackageIndex, install: Install, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"one": 3000, "two": 1000, "three": 4000, "four": 2000, "five": 5000}
+    wheels = [wheel(name, files={"data": os.urandom(size)}) for name, size in sizes.items()]
+    publish(package_index, *wheels)
+    order: list[str] = []
+    squash = Making._squash
+
+    def first_waits(making: Making, package: LockedPackage, fetched: Any) -> None:
+        while not order and making._ready.qsize() < len(sizes) - 1:
+            time.sleep(0.01)
+        order.append(package.name)
+        squash(making, package, fetched)
+
+    monkeypatch.setattr(Making, "_squash", first_waits)
+    assert len(install(*map(locked, wheels), jobs=1)) == len(sizes)
+    assert order[1:] == sorted(order[1:], key=lambda name: -sizes[name])
 
 
 def test_the_time_of_a_layer_says_when_it_was_used(package_index: PackageIndex, install: Install, folder: Path) -> None:

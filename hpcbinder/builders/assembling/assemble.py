@@ -21,7 +21,7 @@ from hpcbinder.apt import NoSuchPackage
 from hpcbinder.bases import BaseImage, Bases
 from hpcbinder.builders.assembling.changes import changes
 from hpcbinder.builders.assembling.conda import CondaEnvironments
-from hpcbinder.builders.assembling.interpreter import base_interpreter
+from hpcbinder.builders.assembling.interpreter import base_interpreter, whole
 from hpcbinder.builders.assembling.layer import Layer
 from hpcbinder.builders.assembling.oci import stacked
 from hpcbinder.builders.assembling.sources import LISTED, SourcePackages
@@ -29,7 +29,7 @@ from hpcbinder.builders.assembling.steps import Ready, StepRunner, only_apart, s
 from hpcbinder.builders.assembling.system import SystemPackages, located
 from hpcbinder.builders.assembling.tree import Entry, File, layer_tar
 from hpcbinder.builders.assembling.venv import venv, venv_maker
-from hpcbinder.builders.obstacle import has_to_run, obstacle
+from hpcbinder.builders.obstacle import has_to_run, obstacle, preparing
 from hpcbinder.catalog import mark_used
 from hpcbinder.contract import ENTRYPOINT, ENV_PREFIX, REPO_DIR
 from hpcbinder.convert import LayerCache
@@ -158,13 +158,19 @@ class Assembler:
         tars = DockerArchive(base.archive)
         paths = self._cache.ensure(tars, self._scratch, self._reporter)
         layers = [Layer(path, diff_id) for path, diff_id in zip(paths, base.config.diff_ids, strict=True)]
-        point = server_point(plan)
-        layers.append(self._server(plan, plan.steps[:point], paths))
+        point, first = server_point(plan), preparing(plan)
+        ran: dict[str, str] = {}
+        for number, step in enumerate(plan.steps[:first]):
+            assert runner is not None  # else it would have been an obstacle
+            identity = step_identity(plan, checkout, number, base.config, layers)
+            layer, ran[step.name] = self._ran(step, Ready(number, base.config, tars, tuple(layers), identity), runner)
+            layers.append(layer)
+        paths = [layer.path for layer in layers]
+        layers.append(self._server(plan, plan.steps[first:point], paths))
         finish = sum(step.stage is not Stage.FINISH for step in plan.steps)
         seen = replace(base.config, env={**base.config.env, **dict(environment(plan))})
         below: dict[int, int] = {}
         system = layers[: len(paths)]
-        ran: dict[str, str] = {}
         try:
             for number, step in enumerate(plan.steps[point:], start=point):
                 if number == finish:
@@ -191,8 +197,8 @@ class Assembler:
             config,
             f"localhost/hpcbinder/{plan.name}:{plan.id.rsplit('-', 1)[1]}",
             tuple(layer.path for layer in layers),
-            stacked(config, tars, layers[len(paths) :], self._known),
-            ran,
+            stacked(config, tars, layers[len(base.config.diff_ids) :], self._known),
+            {**self._conda.ran, **ran},
         )
 
     def prepare(self, plan: Plan) -> Iterator[Prepared]:
@@ -231,7 +237,7 @@ class Assembler:
         assembly = step.assembly
         assert assembly is not None
         if assembly.wheels and not assembly.conda:
-            lock, target = _locked(step, assembly, plan)
+            lock, target = locked_of(step, assembly, plan)
             missing = len(self._wheels.missing(lock, target))
             interpreter = self._interpreter(plan, base, target)
             refused = self._wheels.squash(lock, target, interpreter, scratch=self._scratch)
@@ -294,13 +300,15 @@ class Assembler:
         """The squashed wheels of a step."""
         if not assembly.wheels:
             return []
-        lock, target = _locked(step, assembly, plan)
+        lock, target = locked_of(step, assembly, plan)
         return self._wheels.layers(lock, target, self._interpreter(plan, base, target), scratch=self._scratch)
 
     def _interpreter(self, plan: Plan, base: Sequence[Path], target: Target) -> InterpreterSource:
         if plan.python.origin == "conda" and target.prefix == ENV_PREFIX:
             return self._conda.interpreter(plan, base, target)
-        return lambda: base_interpreter(base[-1], target.python, self._scratch / f"python-{target.python}")
+        return lambda: base_interpreter(
+            whole(base, self._scratch), target.python, self._scratch / f"python-{target.python}"
+        )
 
     def _layers(self, name: str, step: Step, plan: Plan, base: Sequence[Path], *, root: bool = False) -> list[Layer]:
         """A step's layers: the empty environment, packages, and what is put or changed on top."""
@@ -384,7 +392,7 @@ def _config(plan: Plan, base: BaseImage, identities: Sequence[str]) -> ImageConf
     return replace(config, digest=f"sha256:{hashlib.sha256(dump_config(config)).hexdigest()}")
 
 
-def _locked(step: Step, assembly: Assembly, plan: Plan) -> tuple[Lock, Target]:
+def locked_of(step: Step, assembly: Assembly, plan: Plan) -> tuple[Lock, Target]:
     """The wheels of a step, and what they are installed for."""
     architecture, version = plan.base.architecture, assembly.python
     packages = locked_wheels(step.data[assembly.wheels], version, architecture)

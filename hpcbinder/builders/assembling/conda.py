@@ -6,24 +6,28 @@ import os
 import secrets
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hpcbinder.builders.assembling.interpreter import system_loader
+from hpcbinder.bases import BaseImage
+from hpcbinder.builders.assembling.interpreter import system_loader, whole
 from hpcbinder.builders.assembling.layer import Layer
+from hpcbinder.builders.assembling.steps import EngineOf, Ready
 from hpcbinder.catalog import remove_tree
 from hpcbinder.conda import CondaLayer, CondaStore, unpack
 from hpcbinder.config import redact
 from hpcbinder.convert import LayerCache
 from hpcbinder.errors import BuildError, RunError
+from hpcbinder.image import DockerArchive
 from hpcbinder.model import LockedPackage, Plan, Step, fingerprint
-from hpcbinder.plan import MACHINES, SUITES, conda_packages, environment
+from hpcbinder.plan import MACHINES, SUITES, conda_packages, environment, run_script
 from hpcbinder.progress import Reporter
 from hpcbinder.runtime import Workshop
 from hpcbinder.squashfs import Options, write_layer
 from hpcbinder.text import one_line
 from hpcbinder.wheels import Interpreter, InterpreterSource, Target
 
-_SCRIPT_FORM = "1"
+_SCRIPT_FORM = "2"
 """Count it up when link scripts are run otherwise."""
 
 
@@ -35,8 +39,13 @@ class CondaEnvironments:
         channels: Addresses of the site's own channels: a Python of theirs may be started here, to compile.
         cache: Where layers are kept that link scripts made.
         workshop: Gives what runs link scripts here; RunError if nothing does.
+        engine: Gives the engine that runs them then, for a plan of which they are the only step; None to ask none.
+        base_of: Gives the base of a plan, as engines have it.
         options: How layers are squashed.
         scratch: Folder for unfinished files, on the file system of the store.
+
+    Attributes:
+        ran: Steps with link scripts that had to be run -> who ran them; "" where they were run before.
     """
 
     def __init__(
@@ -46,14 +55,19 @@ class CondaEnvironments:
         channels: Sequence[str],
         cache: LayerCache,
         workshop: Callable[[], Workshop],
+        engine: EngineOf | None,
+        base_of: Callable[[Plan], BaseImage],
         options: Options,
         scratch: Path,
         reporter: Reporter,
     ) -> None:
+        self.ran: dict[str, str] = {}
         self._store = store
         self._channels = tuple(f"{url.rstrip('/')}/" for url in channels)
         self._cache = cache
         self._workshop = workshop
+        self._engine = engine
+        self._base_of = base_of
         self._options = options
         self._scratch = scratch
         self._reporter = reporter
@@ -71,7 +85,7 @@ class CondaEnvironments:
         """
         assert step.assembly is not None
         packages = conda_packages(step.data[step.assembly.conda])
-        target = _target(plan, step.assembly.prefix, step.assembly.python)
+        target = target_of(plan, step.assembly.prefix, step.assembly.python)
 
         def python_of(package: LockedPackage, path: Path) -> Interpreter:
             return self._unpacked(package, path, base, target)
@@ -86,7 +100,7 @@ class CondaEnvironments:
         """How many of a step's packages have no layer yet, and how many there are."""
         assert step.assembly is not None
         packages = conda_packages(step.data[step.assembly.conda])
-        return len(self._store.missing(packages, _target(plan, step.assembly.prefix, step.assembly.python))), len(
+        return len(self._store.missing(packages, target_of(plan, step.assembly.prefix, step.assembly.python))), len(
             packages
         )
 
@@ -123,50 +137,98 @@ class CondaEnvironments:
         self._check(python)
         filename = python.url.rpartition("/")[2]
         folder = self._scratch / f"conda-python-{secrets.token_hex(4)}"
-        loader = system_loader(base[-1], self._scratch / f"{folder.name}-base", more=folder / "home" / "lib")
+        loader = system_loader(
+            whole(base, self._scratch), self._scratch / f"{folder.name}-base", more=folder / "home" / "lib"
+        )
         return unpacked_python(path, filename, folder, target, loader)
 
     def _linked(
         self, step: Step, plan: Plan, target: Target, base: Sequence[Path], found: Sequence[CondaLayer]
     ) -> Layer:
-        """What link scripts change: run by the workshop, without a network, once all packages are there."""
+        """What link scripts change, once all packages are there."""
         wanting = [(each.package, script) for each in found for script in each.scripts]
         names = ", ".join(dict.fromkeys(package.name for package, _ in wanting))
-        script = "".join(_call(package, path, target.prefix) for package, path in wanting)
-        below = [*base, *(each.path for each in found)]
-        made_of = [_SCRIPT_FORM, script, [path.name for path in below], environment(plan)]
+        calls = "".join(_call(package, path, target.prefix) for package, path in wanting)
+        linking = Step(
+            stage=step.stage,
+            name=f"{step.name}-links",
+            reason=f"link scripts of {names}",
+            script=f"{calls}cd /\nsettle {shlex.quote(target.prefix)}\ntimeless /\n",
+            runs_repository_code=True,
+        )
+        below = [Layer(path, f"sha256:{path.name.partition('-')[0]}") for path in base]
+        below += [Layer.of_package(each.path) for each in found]
+        made_of = [_SCRIPT_FORM, run_script(linking), [each.path.name for each in below], environment(plan)]
         identity = f"sha256:{fingerprint(made_of)}"
+        by = ""
 
         def make(out: Path) -> None:
-            try:
-                workshop = self._workshop()
-            except RunError as error:
-                raise BuildError(
-                    f"conda packages with link scripts that have to be run ({names}), which no engine does, and "
-                    f"nothing else here: {error.message}",
-                    hint="; ".join(filter(None, (error.hint, f"or do without what needs {names}"))),
-                ) from None
-            self._reporter.phase("build", f"link scripts of {names}: {workshop.description}")
+            nonlocal by
             room = self._scratch / f"link-{secrets.token_hex(4)}"
             try:
-                (room / "step" / "files").mkdir(parents=True)
-                (room / "step" / "run.sh").write_text(script)
-                tar = workshop.run(
-                    below,
-                    room / "step",
-                    env=dict(environment(plan)),
-                    network=False,
-                    log=lambda line: self._reporter.log("build", line),
-                    scratch=room,
-                    title=f"{step.name} (link scripts)",
-                )
+                tar, by = self._run(linking, plan, below, identity, room)
                 with tar.open("rb") as stream:
                     write_layer(stream, out, self._options)
+                tar.unlink()
+            except OSError as error:
+                raise BuildError(f"{linking.reason} cannot be run: {error.strerror}", where=str(room)) from error
             finally:
                 remove_tree(room)
 
         path = self._cache.ensure_made(identity, make, self._scratch, self._reporter, shared=False)
+        self.ran[linking.name] = by
         return Layer(path, identity)
+
+    def _run(self, linking: Step, plan: Plan, below: Sequence[Layer], identity: str, room: Path) -> tuple[Path, str]:
+        """A tar of what link scripts changed, and who ran them: the workshop without a network, else an engine.
+
+        Args:
+            linking: The step that they are.
+            below: The layers that they are run on.
+            identity: Of the layer that is to be.
+            room: New folder for unfinished files.
+
+        Raises:
+            BuildError: Nothing here runs them, or one failed.
+        """
+        try:
+            workshop = self._workshop()
+        except RunError as error:
+            return self._run_by_engine(linking, plan, below, identity, error)
+        self._reporter.phase("build", f"{linking.reason}: {workshop.description}")
+        (room / "step" / "files").mkdir(parents=True)
+        (room / "step" / "run.sh").write_text(run_script(linking))
+        tar = workshop.run(
+            [layer.path for layer in below],
+            room / "step",
+            env=dict(environment(plan)),
+            network=False,
+            log=lambda line: self._reporter.log("build", line),
+            scratch=room,
+            title=linking.name,
+        )
+        return tar, workshop.description.partition(" ")[0]
+
+    def _run_by_engine(
+        self, linking: Step, plan: Plan, below: Sequence[Layer], identity: str, lacking: RunError
+    ) -> tuple[Path, str]:
+        needed = f"{linking.reason} have to be run; {lacking.message}"
+        without = f"or do without what needs {linking.reason.removeprefix('link scripts of ')}"
+        if self._engine is None:
+            hint = "; ".join(filter(None, (lacking.hint, "--engine auto takes an engine for that", without)))
+            raise BuildError(f"conda packages: {needed}", hint=hint) from None
+        try:
+            runner = self._engine(replace(plan, steps=(linking,)))
+        except BuildError as error:
+            hint = "; ".join(filter(None, (lacking.hint, error.hint, without)))
+            raise BuildError(f"conda packages: {needed}; {error.message}", where=error.where, hint=hint) from None
+        self._reporter.phase("build", f"an engine is needed: {needed}")
+        base = self._base_of(plan)
+        seen = replace(base.config, env={**base.config.env, **dict(environment(plan))})
+        try:
+            return runner.run(Ready(0, seen, DockerArchive(base.archive), tuple(below), identity)), runner.name
+        finally:
+            runner.close()
 
 
 def unpacked_python(path: Path, filename: str, folder: Path, target: Target, loader: Sequence[str] = ()) -> Interpreter:
@@ -226,7 +288,7 @@ def _wanted(path: str, name: str) -> bool:
     )
 
 
-def _target(plan: Plan, prefix: str, python: str) -> Target:
+def target_of(plan: Plan, prefix: str, python: str) -> Target:
     base = plan.base
     platform = f"{MACHINES[base.architecture]}-manylinux_{SUITES[base.suite].glibc.replace('.', '_')}"
     return Target(prefix, python, f"{prefix}/bin/python", base.architecture, platform)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import fnmatch
 import posixpath
 import re
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hpcbinder.errors import BuildError
-from hpcbinder.squashfs import Image, Node
+from hpcbinder.squashfs import Image, Node, merge
 from hpcbinder.wheels import Interpreter
 
 _LOADERS = ("lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1", "lib64/ld64.so.2")
@@ -24,11 +25,33 @@ _LEFT_OUT = ("*/__pycache__", "*/test", "*/tests", "*/idlelib", "*/lib2to3", "*/
 """Globs of folders of the library that compiling needs nothing of."""
 
 
+def whole(base: Sequence[Path], scratch: Path) -> Path:
+    """A base as one squashed image.
+
+    Args:
+        base: Its layers, the lowest first.
+        scratch: Folder for the image, if they are several.
+
+    Raises:
+        BuildError: It cannot be written.
+        ConvertError: A layer is damaged.
+    """
+    if len(base) == 1:
+        return base[0]
+    path = scratch / f"base-{secrets.token_hex(4)}.squashfs"
+    try:
+        with path.open("w+b") as file:
+            merge(base, file)
+    except OSError as error:
+        raise BuildError(f"the base's layers cannot be put together: {error.strerror}", where=str(path)) from error
+    return path
+
+
 def base_interpreter(base: Path, python: str, folder: Path) -> Interpreter:
     """Take Debian's Python out of a base.
 
     Args:
-        base: The base's only layer, squashed.
+        base: The base, squashed (`whole`).
         python: `X.Y.Z` that it is.
         folder: New folder for its files (about 70 MB), to be removed when it is not needed any more.
 
@@ -56,7 +79,7 @@ def system_loader(base: Path, folder: Path, *, more: Path) -> tuple[str, ...]:
     """A base's dynamic loader with its C library: how a program that the base does not have is started as in an image.
 
     Args:
-        base: The base's only layer, squashed.
+        base: The base, squashed (`whole`).
         folder: New folder for its files.
         more: Folder of libraries that the program brings.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -61,6 +61,13 @@ class StepRunner(Protocol):
             BuildError: The step failed, or who runs it.
             ConvertError: A layer is damaged, or a file cannot be written.
         """
+
+    def close(self) -> None:
+        """Take away what only its steps needed."""
+
+
+EngineOf = Callable[[Plan], StepRunner]
+"""Gives an engine that runs steps of a plan; BuildError if there is none."""
 
 
 def step_identity(plan: Plan, checkout: Checkout, number: int, config: ImageConfig, below: Sequence[Layer]) -> str:

@@ -10,6 +10,7 @@ from hpcbinder.bases import Bases
 from hpcbinder.builders.assembling.assemble import Assembler
 from hpcbinder.builders.assembling.conda import CondaEnvironments
 from hpcbinder.builders.assembling.sources import SourcePackages
+from hpcbinder.builders.assembling.steps import EngineOf
 from hpcbinder.builders.assembling.system import SystemPackages
 from hpcbinder.catalog import Catalog, vouched
 from hpcbinder.conda import Channels, CondaStore
@@ -30,27 +31,36 @@ CONDA = "conda"
 
 
 def assembler(
-    architecture: str, *, catalog: Catalog, scratch: Path, config: Config, options: Options, reporter: Reporter
+    architecture: str,
+    *,
+    catalog: Catalog,
+    scratch: Path,
+    config: Config,
+    options: Options,
+    reporter: Reporter,
+    engine: EngineOf | None = None,
 ) -> Assembler:
     """One whose layers are kept in the catalog's store, and found in those of its sites too.
 
     Args:
         architecture: OCI name of what images are for.
+        engine: Runs what packages want to have run where nothing else does; None for no engine.
         scratch: Folder for unfinished files in the catalog.
         options: How layers are squashed.
 
     Raises:
         CatalogError: The store cannot be written.
     """
+    bases = Bases(config, architecture, reporter)
     return Assembler(
-        Bases(config, architecture, reporter),
+        bases,
         bases_dir=catalog.bases_dir,
         layers_dir=catalog.layers_dir,
         layers_below=catalog.layers_below,
         wheels=wheel_store(catalog, config, options, reporter),
         system=system_packages(catalog, scratch, config, options, reporter),
         sources=source_packages(catalog, scratch, config, options, reporter),
-        conda=conda_environments(catalog, scratch, config, options, reporter),
+        conda=conda_environments(bases, catalog, scratch, config, options, reporter, engine),
         options=options,
         scratch=scratch,
         reporter=reporter,
@@ -103,7 +113,13 @@ def attainable(
 
 
 def conda_environments(
-    catalog: Catalog, scratch: Path, config: Config, options: Options, reporter: Reporter
+    bases: Bases,
+    catalog: Catalog,
+    scratch: Path,
+    config: Config,
+    options: Options,
+    reporter: Reporter,
+    engine: EngineOf | None,
 ) -> CondaEnvironments:
     """Environments of the squashed conda packages of a catalog's store, and below it those of its sites."""
     below = [store / CONDA for store in catalog.site]
@@ -112,6 +128,8 @@ def conda_environments(
         channels=Channels(config.conda).urls([])[0],
         cache=LayerCache(catalog.layers_dir, options, below=catalog.layers_below),
         workshop=functools.cache(lambda: workshop(config, reporter)),
+        engine=engine,
+        base_of=lambda plan: bases.image(plan.base, catalog.bases_dir),
         options=options,
         scratch=scratch,
         reporter=reporter,
