@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -80,12 +81,22 @@ def entry_of(squashfs: Path) -> Entry:
     )
 
 
-def make(root: Path, squashfs: Path) -> None:
-    """Write the image to `squashfs`; `root` is scratch."""
+def make(
+    root: Path,
+    squashfs: Path,
+    packages: Sequence[str] = ("ipykernel",),
+    repository: Mapping[str, bytes] | None = None,
+    tools: Sequence[str] = TOOLS,
+) -> None:
+    """Write the image to `squashfs`; `root` is scratch, `repository` holds more files of the repository's."""
     try:
-        _system(root)
-        _environment(root)
+        _system(root, tools)
+        _environment(root, packages)
         _contract(root)
+        for path, content in (repository or {}).items():
+            file = root / contract.REPO_DIR.lstrip("/") / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
         _libraries(root)
         partial = squashfs.with_suffix(".partial")
         partial.unlink(missing_ok=True)
@@ -96,7 +107,7 @@ def make(root: Path, squashfs: Path) -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _system(root: Path) -> None:
+def _system(root: Path, tools: Sequence[str]) -> None:
     for name in (
         "dev",
         "proc",
@@ -118,7 +129,7 @@ def _system(root: Path) -> None:
         (root / "etc" / name).write_text("")
     for number in range(4):
         (root / "mnt" / str(number)).mkdir(parents=True)
-    for tool in TOOLS:
+    for tool in tools:
         shutil.copy(Path(shutil.which(tool, path="/usr/bin:/bin") or tool).resolve(), root / "usr/bin" / tool)
     shutil.copy(Path(f"/usr/bin/python{PYTHON}"), root / f"usr/bin/python{PYTHON}")
     (root / "usr/bin/python3").symlink_to(f"python{PYTHON}")
@@ -128,13 +139,13 @@ def _system(root: Path) -> None:
     shutil.copytree(STDLIB, root / STDLIB.relative_to("/"), symlinks=False, ignore=unused)
 
 
-def _environment(root: Path) -> None:
+def _environment(root: Path, packages: Sequence[str]) -> None:
     environment = root / contract.ENV_PREFIX.lstrip("/")
     uv = [str(Path(sys.executable).with_name("uv")), "--no-config", "--quiet"]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("UV_FIND", "PIP_FIND"))}
     subprocess.run([*uv, "venv", "--python", f"/usr/bin/python{PYTHON}", environment], check=True, env=clean)
-    install = ["pip", "install", "--compile-bytecode", "--python", environment / "bin/python", "ipykernel"]
-    subprocess.run([*uv, *install], check=True, env=clean)
+    install = ["pip", "install", "--compile-bytecode", "--python", environment / "bin/python"]
+    subprocess.run([*uv, *install, *packages], check=True, env=clean)
     (environment / "bin/python").unlink()
     (environment / "bin/python").symlink_to(f"/usr/bin/python{PYTHON}")
 

@@ -8,10 +8,13 @@ from .apptainer import Apptainer
 from .builder import Builder
 from .charliecloud import Charliecloud
 from .dockerd import Dockerd
+from .htcondor import HTCondor
+from .hub import Hub
 from .process import RigError
 from .registry import Registry
 from .rig import Rig, default_folder
 from .slurm import Slurm
+from .sshd import Sshd
 from .user import User
 
 __all__ = [
@@ -19,10 +22,13 @@ __all__ = [
     "Builder",
     "Charliecloud",
     "Dockerd",
+    "HTCondor",
+    "Hub",
     "Registry",
     "Rig",
     "RigError",
     "Slurm",
+    "Sshd",
     "User",
     "default_folder",
 ]

@@ -105,7 +105,7 @@ class Apptainer:
         for part in ("lists/partial", "archives/partial", "download"):
             (cache / part).mkdir(parents=True, exist_ok=True)
         (cache / "sid.sources").write_text(
-            f"Types: deb\nURIs: {_mirror()}\nSuites: sid\nComponents: main\n"
+            f"Types: deb\nURIs: {mirror()}\nSuites: sid\nComponents: main\n"
             "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
         )
         apt = [
@@ -239,7 +239,7 @@ def _pin() -> tuple[str, str]:
     return pins[architecture]["version"], pins[architecture]["sha256"]
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """The Debian mirror this machine is set to, for it is the one that is reached."""
     done = subprocess.run(
         [

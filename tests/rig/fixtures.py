@@ -17,9 +17,28 @@ from typing import Any
 
 import pytest
 
-from . import Apptainer, Builder, Charliecloud, Dockerd, Registry, Rig, RigError, Slurm, User, packages
+from . import (
+    Apptainer,
+    Builder,
+    Charliecloud,
+    Dockerd,
+    HTCondor,
+    Hub,
+    Registry,
+    Rig,
+    RigError,
+    Slurm,
+    Sshd,
+    User,
+    packages,
+)
 
-_PARTS = {"rig", "dockerd", "apptainer", "charliecloud", "registry", "slurm", "user", "builder"}
+_PARTS = {
+    *("rig", "dockerd", "apptainer", "charliecloud", "registry", "slurm", "htcondor", "sshd", "hub"),
+    *("user", "builder"),
+}
+HUB_SETTINGS = {"poll_interval": 2, "queue_interval": 1.0}
+"""How the hub of a session begins: it looks at its servers more often than one does that has many."""
 _GROUPS = {"engines": "builder", "docker": "dockerd", "slurm": "slurm"}
 """Who asks for the part is in the group, whose tests are one process's: what they build, others of them find there. The
 first that fits."""
@@ -80,8 +99,35 @@ def slurm(rig: Rig) -> Iterator[Slurm]:
         yield rig.slurm
 
 
+@pytest.fixture(scope="session")
+def htcondor(rig: Rig) -> Iterator[HTCondor]:
+    """A pool of HTCondor; this machine submits, `htcondor.environment` leads to it."""
+    with _borrowed(rig, "htcondor"):
+        yield rig.htcondor
+
+
+@pytest.fixture(scope="session")
+def sshd(rig: Rig) -> Iterator[Sshd]:
+    """A login node that is reached by SSH: `sshd.host`, `sshd.port`, `sshd.known_hosts`."""
+    with _borrowed(rig, "sshd"):
+        yield rig.sshd
+
+
+@pytest.fixture(scope="session")
+def hub(rig: Rig, slurm: Slurm, apptainer: Apptainer) -> Iterator[Hub]:
+    """A JupyterHub of this session's own on the cluster, with the persons `hub.accounts["alice"]` and `["bob"]`."""
+    hub = Hub(rig.folder, slurm, apptainer, f"tests-{os.getpid()}")
+    try:
+        with packages.machine():
+            hub.start(settings=HUB_SETTINGS)
+    except RigError as error:
+        pytest.skip(f"rig: {error}")
+    yield hub
+    hub.stop()
+
+
 @pytest.fixture
-def user(rig: Rig) -> Iterator[User]:
+def user(rig: Rig, request: pytest.FixtureRequest) -> Iterator[User]:
     """An ordinary user with an empty home: ``user.run([...], network=False)``."""
     try:
         user = rig.user
@@ -89,6 +135,8 @@ def user(rig: Rig) -> Iterator[User]:
         pytest.skip(f"rig: {error}")
     yield user
     rig.slurm.cancel(user.uid)
+    if "htcondor" in request.fixturenames:
+        rig.htcondor.remove(user.uid)
     user.clean()
 
 

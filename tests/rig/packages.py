@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -88,6 +89,30 @@ def ensure(names: Sequence[str], *, optional: Sequence[str] = ()) -> list[str]:
                     f"apt-get could not install {' '.join(wanted)}:\n{(update.stderr + done.stderr).strip()[-2000:]}"
                 )
     return wanted
+
+
+def unpack(name: str, folder: Path) -> None:
+    """Put the files of this Debian release's package into a folder, and install nothing.
+
+    Args:
+        name: Of the package.
+        folder: Made for them.
+
+    Raises:
+        RigError: apt could not get it.
+    """
+    folder.mkdir(mode=0o755, parents=True)
+    with tempfile.TemporaryDirectory(prefix="hpcbinder-rig-") as scratch, machine():
+        download = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "--", name]
+        done = subprocess.run(download, cwd=scratch, capture_output=True, text=True, env=_environment())
+        if done.returncode != 0:
+            subprocess.run(["apt-get", "-qq", "update"], capture_output=True, env=_environment())
+            done = subprocess.run(download, cwd=scratch, capture_output=True, text=True, env=_environment())
+        for package in Path(scratch).glob("*.deb"):
+            subprocess.run(["dpkg", "-x", str(package), str(folder)], check=True)
+    if done.returncode != 0:
+        shutil.rmtree(folder)
+        raise RigError(f"apt-get could not download {name}:\n{done.stderr.strip()[-2000:]}")
 
 
 def _apt_install(names: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -13,12 +13,15 @@ from .apptainer import Apptainer
 from .builder import Builder
 from .charliecloud import Charliecloud
 from .dockerd import Dockerd
+from .htcondor import HTCondor
+from .hub import Hub
 from .process import RigError, mounts_below
 from .registry import Registry
 from .slurm import Slurm
+from .sshd import Sshd
 from .user import User
 
-Part = Dockerd | Apptainer | Charliecloud | Registry | Slurm
+Part = Dockerd | Apptainer | Charliecloud | Registry | Slurm | HTCondor | Sshd | Hub
 
 
 def default_folder() -> Path:
@@ -40,13 +43,19 @@ class Rig:
         self.charliecloud = Charliecloud()
         self.registry = Registry(self.folder)
         self.slurm = Slurm(self.folder)
+        self.htcondor = HTCondor(self.folder)
+        self.sshd = Sshd(self.folder)
+        self.hub = Hub(self.folder, self.slurm, self.apptainer)
         self._user: User | None = None
         self._builder: Builder | None = None
 
     @property
     def parts(self) -> dict[str, Part]:
         """Every part by its name."""
-        parts = (self.dockerd, self.apptainer, self.charliecloud, self.registry, self.slurm)
+        parts: tuple[Part, ...] = (
+            *(self.dockerd, self.apptainer, self.charliecloud, self.registry, self.slurm, self.htcondor, self.sshd),
+            self.hub,
+        )
         return {part.name: part for part in parts}
 
     @property
@@ -131,7 +140,8 @@ class Rig:
             names: Parts; all of them when none is named.
             purge: Remove the state folder with its caches too.
         """
-        for name in names or self.parts:
+        # What stands on another part goes before it.
+        for name in reversed(names or list(self.parts)):
             self.parts[name].stop()
         if purge and not names and self.folder.is_dir():
             if mounts_below(self.folder):

@@ -131,6 +131,12 @@ class Slurm:
         return self._etc / "hosts"
 
     @property
+    def address(self) -> str:
+        """The login node's, as the nodes know it."""
+        lines = (line.split() for line in self.hosts.read_text().splitlines())
+        return next(address for address, name in lines if name == LOGIN)
+
+    @property
     def bridge(self) -> str:
         """The name of its bridge device."""
         return f"hpcslrm-{self._tag}"

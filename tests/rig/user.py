@@ -46,26 +46,27 @@ class User:
         folder: The rig's state folder; every user must be able to reach it.
         keeps: The home outlives the session, as a cache; the id is taken from the other end then, so that it is mostly
             the same one.
+        name: Of the account.
 
     Raises:
         RigError: not root, or the folder is closed to other users.
     """
 
-    def __init__(self, folder: Path, *, keeps: bool = False) -> None:
+    def __init__(self, folder: Path, *, keeps: bool = False, name: str = NAME) -> None:
         if os.geteuid() != 0:
             raise RigError("running as another user needs root (run the same command with sudo)")
         packages.ensure(PACKAGES)
         closed = next((part for part in (folder, *folder.parents) if not part.stat().st_mode & 0o001), None)
         if closed is not None:
             raise RigError(f"ordinary users cannot reach {folder}: {closed} is closed to them")
-        self.name = NAME
+        self.name = name
         (folder / "users").mkdir(mode=0o755, exist_ok=True)
         self.uid, self._lock = _free_id(IDS[::-1] if keeps else IDS)
         self._files = folder / "users" / str(self.uid)
         self.home = self._files / "home"
         self._keeps = keeps
         self._end()  # after a session that was killed
-        subids = {name: f"{NAME}:{_free_subids(Path('/etc') / name)}:{_SUBIDS}\n" for name in ("subuid", "subgid")}
+        subids = {file: f"{name}:{_free_subids(Path('/etc') / file)}:{_SUBIDS}\n" for file in ("subuid", "subgid")}
         kept = self._files / "kept"
         if not keeps or not kept.exists() or kept.read_text() != "".join(subids.values()):
             shutil.rmtree(self._files, ignore_errors=True)
@@ -74,11 +75,24 @@ class User:
             os.chown(self.home, self.uid, self.uid)
         if keeps:
             kept.write_text("".join(subids.values()))
-        self._write("passwd", f"{NAME}:x:{self.uid}:{self.uid}::{self.home}:/bin/sh\n")
-        self._write("group", f"{NAME}:x:{self.uid}:\n")
-        for name, line in subids.items():
-            (Path("/etc") / name).touch()  # something to mount over
-            self._write(name, line)
+        for file, line in self.lines.items():
+            self._write(file, line)
+        for file, line in subids.items():
+            (Path("/etc") / file).touch()  # something to mount over
+            self._write(file, line)
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """Its lines of /etc/passwd and /etc/group."""
+        return {
+            "passwd": f"{self.name}:x:{self.uid}:{self.uid}::{self.home}:/bin/sh\n",
+            "group": f"{self.name}:x:{self.uid}:\n",
+        }
+
+    @property
+    def lock(self) -> int:
+        """The descriptor whose lock says that the id is taken: it is as long as any process has it open."""
+        return self._lock.fileno()
 
     def knows(self, hosts: Path) -> None:
         """Have this user's processes see another /etc/hosts, until the session ends."""
@@ -105,10 +119,10 @@ class User:
         return {
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
-            "LOGNAME": NAME,
+            "LOGNAME": self.name,
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "SHELL": "/bin/sh",
-            "USER": NAME,
+            "USER": self.name,
             **(env or {}),
         }
 
@@ -211,13 +225,7 @@ class User:
 
     def processes(self) -> dict[Process, str]:
         """What runs as this user, with its command line. Wait a moment after an end: some go a little later."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and entry.stat().st_uid == self.uid:
-                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                    found[Process.of(int(entry.name))] = line or (entry / "comm").read_text().strip()
-        return found
+        return processes(self.uid)
 
     def clean(self) -> None:
         """End what still runs as this user, and empty its home."""
@@ -229,14 +237,30 @@ class User:
                 entry.unlink()
 
     def _end(self) -> None:
-        for _ in range(20):  # what is ended may just be starting another
-            left = self.processes()
-            if not left:
-                break
-            for process in left:
-                process.signal(signal.SIGKILL)
-            for process in left:
-                process.wait(1)
+        end(self.uid)
+
+
+def processes(uid: int) -> dict[Process, str]:
+    """What runs as a user, with its command line."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and entry.stat().st_uid == uid:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                found[Process.of(int(entry.name))] = line or (entry / "comm").read_text().strip()
+    return found
+
+
+def end(uid: int) -> None:
+    """End all that runs as a user."""
+    for _ in range(20):  # what is ended may just be starting another
+        left = processes(uid)
+        if not left:
+            break
+        for process in left:
+            process.signal(signal.SIGKILL)
+        for process in left:
+            process.wait(1)
 
 
 def account(users: Path, uid: int) -> dict[str, str]:
