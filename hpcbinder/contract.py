@@ -31,6 +31,10 @@ PROFILE = f"{MACHINE_DIR}/profile.sh"
 MANIFEST = f"{MACHINE_DIR}/manifest.json"
 """What the image is: source, commit, buildpacks, kernels, how to rebuild it."""
 
+COMMIT = f"{MACHINE_DIR}/commit.json"
+"""The commit that the content is of, as git has it, and a list of its files: what a copy needs to be a git repository
+(`hpcbinder.runtime.launch.clone`). Only where the source is one."""
+
 PACKAGES_DIR = f"{MACHINE_DIR}/packages"
 """Exact resolved packages, one file per ecosystem, written by the step that installed them: `python.json`,
 `server.json` (`[{"name":…, "version":…}, …]`) and `debian.json`."""

@@ -66,6 +66,23 @@ class AsOf:
 
 
 @dataclass(frozen=True)
+class Commit:
+    """A commit as git has it: enough to make a repository of its files again without asking anybody.
+
+    Attributes:
+        id: Full hex.
+        text: The object (gitformat-commit: headers, a blank line, the message), bytes that are not UTF-8 escaped.
+        branch: Name of the branch that was asked for, or the default one; "" for a tag or an id.
+        files: (mode, id, path) of all files of the repository, as `git ls-files --stage` has them.
+    """
+
+    id: str
+    text: str
+    branch: str
+    files: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
 class Checkout:
     """A source's files on disk, and where they came from.
 
@@ -84,6 +101,7 @@ class Checkout:
         timestamp: Unix time (s) of the commit, of the newest file for a folder without one.
         notes: What was decided while fetching: files that stand for others, and whether those were fetched.
         changed: When what runs was changed last; None if nobody asked.
+        history: The commit itself; None for a local folder, a dataset, and for what is too much to keep.
     """
 
     root: Path
@@ -97,6 +115,7 @@ class Checkout:
     timestamp: int
     notes: tuple[Decision, ...] = ()
     changed: Change | None = None
+    history: Commit | None = None
 
 
 class Stage(str, enum.Enum):

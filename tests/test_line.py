@@ -237,6 +237,26 @@ def test_run_without_a_command_is_jupyterlab_on_a_copy(
         process.communicate(timeout=60)
 
 
+def test_jupyterlab_opens_in_a_person_s_space_which_git_knows(
+    line: Line, contract_image: dict[str, Any], user: User, apptainer: Apptainer
+) -> None:
+    store = ["--store", str(line.folder / "store")]
+    command = [sys.executable, "-m", "hpcbinder", *store, "run", "--space", "--open", "notebook.ipynb"]
+    process = user.popen([*command, contract_image["id"]], env={"PATH": f"{apptainer.bin}:/usr/bin:/bin"})
+    try:
+        assert process.stdout is not None
+        urls = (word for text in process.stdout for word in str(text).split() if word.startswith("http://127.0.0.1"))
+        assert "/lab/tree/notebook.ipynb?token=" in next(urls)
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    copy = user.home / "binder" / contract_image["id"].rpartition("-")[0]
+    (copy / "notebook.ipynb").write_text("{}")
+    (copy / "mine.txt").touch()
+    assert user.run(["git", "status", "--porcelain"], cwd=copy).stdout == " M notebook.ipynb\n?? mine.txt\n"
+    assert user.run(["git", "rev-parse", "HEAD"], cwd=copy).stdout.strip() == contract_image["commit"]
+
+
 def test_unregister_leaves_the_image(line: Line) -> None:
     built = line.build(line.repository("unregistered", of="edited"))
     removed = line.hpcbinder("unregister", built["id"]).stdout

@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 from hpcbinder.bases import Bases
 from hpcbinder.config import Config, SiteConfig
-from hpcbinder.contract import ENTRYPOINT, MANIFEST
+from hpcbinder.contract import COMMIT, ENTRYPOINT, MANIFEST
 from hpcbinder.engine import Engine, EngineImage, Foreign
 from hpcbinder.model import Checkout, OwnDockerfile, Plan
-from hpcbinder.plan import entrypoint_files, manifest, on_own, write_files, write_own_context
+from hpcbinder.plan import commit_text, entrypoint_files, manifest, on_own, write_files, write_own_context
 from hpcbinder.progress import Reporter
 
 
@@ -60,6 +60,8 @@ def build_own(
     engine.build(repository, tag=inner, log=log, scratch=scratch, foreign=foreign)
 
     files = {f"content{MANIFEST}": manifest(plan)}
+    if checkout.history is not None:
+        files[f"content{COMMIT}"] = commit_text(checkout.history)
     files |= {f"content/{path}": text for path, text in entrypoint_files().items()}
 
     def ours(out: BinaryIO) -> None:

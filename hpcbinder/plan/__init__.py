@@ -44,7 +44,7 @@ from hpcbinder.plan.environments import environment_fingerprint, server_fingerpr
 from hpcbinder.plan.explain import explain
 from hpcbinder.plan.foundation import Foundation, Stand, bootstrapped
 from hpcbinder.plan.make import make_plan
-from hpcbinder.plan.manifest import manifest
+from hpcbinder.plan.manifest import commit_text, manifest
 from hpcbinder.plan.packs import Pack, load_packs
 from hpcbinder.plan.points import apart_point, environment_points, server_point
 from hpcbinder.plan.render import (
@@ -127,6 +127,7 @@ __all__ = [
     "apart_point",
     "bootstrapped",
     "code_imports",
+    "commit_text",
     "conda_list",
     "conda_packages",
     "context_listing",

@@ -13,12 +13,12 @@ import tarfile
 from collections.abc import Collection, Iterator, Mapping
 from typing import BinaryIO
 
-from hpcbinder.contract import EPOCH, MANIFEST, REPO_DIR
+from hpcbinder.contract import COMMIT, EPOCH, MANIFEST, REPO_DIR
 from hpcbinder.errors import BuildError, DetectError
 from hpcbinder.model import Checkout, OwnDockerfile, Plan, Step
 from hpcbinder.plan.apart import check_apart
 from hpcbinder.plan.content import ContentHash, chunks, plan_items
-from hpcbinder.plan.manifest import manifest
+from hpcbinder.plan.manifest import commit_text, manifest
 from hpcbinder.plan.own import own_content, own_items
 from hpcbinder.plan.render import join_script, run_script, step_folder
 from hpcbinder.plan.repo import Repo, open_repo
@@ -162,6 +162,8 @@ def context_listing(plan: Plan, checkout: Checkout) -> Iterator[str]:
             item = repo.tree.items[path]
             yield f"{folder}/repo/{show(path)}  {item.size}"
     yield f"content{MANIFEST}"
+    if checkout.history is not None:
+        yield f"content{COMMIT}"
     for item in plan_items(plan, repo):
         if item.kind != "directory":
             yield f"content{REPO_DIR}/{show(item.path)}  {item.size}"
@@ -207,6 +209,8 @@ def _file_behind(link: Item, repo: Repo) -> Item | None:
 def _write_content(writer: _Writer, top: str, plan: Plan, checkout: Checkout, repo: Repo) -> None:
     writer.parents(top, MANIFEST.lstrip("/"))
     writer.text(f"{top}{MANIFEST}".lstrip("/"), manifest(plan))
+    if checkout.history is not None:
+        writer.text(f"{top}{COMMIT}".lstrip("/"), commit_text(checkout.history))
     writer.parents(top, f"{REPO_DIR.lstrip('/')}/.")
     whole = ContentHash()
     for item in plan_items(plan, repo):

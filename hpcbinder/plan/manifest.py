@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from hpcbinder.contract import KERNEL_DIRS, LABEL_PREFIX, PACKAGES_DIR, REPO_DIR
-from hpcbinder.model import Plan, to_json
+from hpcbinder.model import Commit, Plan, to_json
 
 SCHEMA = 1
 
@@ -45,6 +45,13 @@ def _values(plan: Plan) -> dict[str, Any]:
         "gpu": plan.gpu,
         "rebuild": rebuild_command(plan),
     }
+
+
+def commit_text(commit: Commit) -> str:
+    """The text of `contract.COMMIT`: JSON, with a line for each file."""
+    listed = ",\n".join(json.dumps(entry) for entry in commit.files)
+    values = {"format": 1, "id": commit.id, "commit": commit.text, "branch": commit.branch}
+    return json.dumps(values)[:-1] + f', "files": [\n{listed}\n]}}\n'
 
 
 def rebuild_command(plan: Plan) -> str:

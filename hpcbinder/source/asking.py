@@ -19,6 +19,13 @@ def web_session(site: SiteConfig | None, reach: Reach) -> requests.Session:
     return session(site, reach)
 
 
+def go_offline() -> None:
+    """Let no session of this process ask anybody: where there is no network, waiting for it is in vain."""
+    from hpcbinder.source import web
+
+    web.offline = True
+
+
 def web_error(problem: Exception | requests.Response) -> FetchError:
     """One line for what went wrong on the way, or for an answer that is an error."""
     from hpcbinder.source.web import explained, refused

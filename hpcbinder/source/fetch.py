@@ -133,6 +133,7 @@ class _Fetch:
             timestamp=committed,
             notes=tuple(self.notes),
             changed=self._changed(subdir, modules, committed) if history else None,
+            history=repository.history(wanted.branch),
         )
         # the objects take as much room again as the files; names of refs may nest as deep as they like
         remove_tree(self.workdir / _GIT)

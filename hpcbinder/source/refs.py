@@ -26,12 +26,14 @@ class Wanted:
         short: Beginning of a commit's id; "" if `name` says it.
         note: What a person should know about the choice.
         sha256: The repository's ids are SHA-256.
+        branch: Name of the branch it is, "" for none.
     """
 
     name: str
     short: str = ""
     note: str = ""
     sha256: bool = False
+    branch: str = ""
 
 
 def resolve(git: GitCommand, url: str, ref: str | None) -> Wanted:
@@ -51,17 +53,22 @@ def resolve(git: GitCommand, url: str, ref: str | None) -> Wanted:
     if ref is None or ref == "HEAD":
         if "HEAD" not in found:
             raise _without_head(git, url)
-        return Wanted("HEAD", sha256=sha256)
+        head = re.search(r"^ref: refs/heads/(.+)\tHEAD$", listing.stdout, re.MULTILINE)
+        return Wanted("HEAD", sha256=sha256, branch=head[1] if head else "")
     if _ID.fullmatch(ref.lower()):
         return Wanted(ref.lower(), sha256=len(ref) == 64)
     if ref.startswith("refs/") and ref in found:
-        return Wanted(ref, sha256=sha256)
+        return Wanted(
+            ref, sha256=sha256, branch=ref.removeprefix("refs/heads/") if ref.startswith("refs/heads/") else ""
+        )
     branch, tag = f"refs/heads/{ref}" in found, f"refs/tags/{ref}" in found
     if branch and tag:
         note = f"{one_line(ref, 100)} is a branch and a tag: the branch is taken (the tag is refs/tags/{ref})"
-        return Wanted(f"refs/heads/{ref}", note=one_line(note), sha256=sha256)
-    if branch or tag:
-        return Wanted(f"refs/heads/{ref}" if branch else f"refs/tags/{ref}", sha256=sha256)
+        return Wanted(f"refs/heads/{ref}", note=one_line(note), sha256=sha256, branch=ref)
+    if branch:
+        return Wanted(f"refs/heads/{ref}", sha256=sha256, branch=ref)
+    if tag:
+        return Wanted(f"refs/tags/{ref}", sha256=sha256)
     if _SHORT.fullmatch(ref.lower()):
         return Wanted("", short=ref.lower(), sha256=sha256)
     raise FetchError(f"no branch, tag or commit '{one_line(ref, 100)}'", where=url, hint=_close(git, url, ref))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpcbinder.config import SiteConfig
 from hpcbinder.errors import FetchError
+from hpcbinder.model import Commit
 from hpcbinder.progress import Reporter
 from hpcbinder.source.command import GitCommand, Result, explain
 from hpcbinder.source.location import Remote
@@ -144,6 +145,18 @@ class Repository:
         if listed.status != 0 or self.git.run(["cat-file", "-t", tree]).stdout.strip() != "tree":
             return ""
         return tree
+
+    def history(self, branch: str) -> Commit | None:
+        """The commit itself with the list of its files, None where there are too many to list.
+
+        Args:
+            branch: That it was asked for as.
+        """
+        try:
+            text = self.checked(self.git.run(["cat-file", "commit", self.commit])).stdout
+            return Commit(self.commit, text, branch, tuple(self.entries()))
+        except FetchError:
+            return None
 
     def checked(self, result: Result) -> Result:
         """A result that is no failure.

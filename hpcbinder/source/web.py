@@ -24,6 +24,9 @@ _ANSWER = 64 << 20
 """Bytes that what is no file may have."""
 _PIECE = 1 << 20
 
+offline = False
+"""Nobody is asked (`hpcbinder.source.go_offline`)."""
+
 
 def session(site: SiteConfig | None, reach: Reach) -> requests.Session:
     """A session that goes only where `reach` lets it, also when redirected, and takes nothing from the environment.
@@ -113,6 +116,8 @@ class _Adapter(HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, *_: Any, **keywords: Any) -> requests.Response:
         url = request.url or ""
+        if offline:
+            raise FetchError("there is no network in this job", where=one_line(redact(url), 200))
         self._reach.check(url)
         proxies = {} if _direct(url, self._no_proxy) else self._proxies
         keywords |= {"proxies": proxies, "timeout": _TIMEOUTS, "verify": self._authorities or True, "stream": True}

@@ -1,0 +1,125 @@
+"""Getting an image's content out of it: the image's own `cp` does that, as the runtime shows it the folder."""
+
+# Paths are text here: they become words of a command line, and may be no text at all.
+# ruff: noqa: PTH101, PTH108, PTH118, PTH120, PTH123
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+from .main import prepare
+from .supervise import supervise
+from .values import Command, LaunchError
+
+# A working directory that a runtime cannot show is another one inside: only where the token is may anything be written.
+_COPY = """
+[ -e "./$1" ] || exit 97
+[ -d "$2" ] || exit 98
+mkdir content
+cp -RP -- "$2/." content/
+if [ -f "$3" ]; then cp -- "$3" history; fi
+"""
+_NOT_SEEN, _NO_REPOSITORY = 97, 98
+_KEPT = 8 << 10
+"""Bytes of what a command said that are kept: its last ones."""
+
+
+def copy_out(
+    description: Mapping[str, Any], folder: str, *, repository: str, history: str, environ: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Copy an image's repository to `FOLDER/content` and, if there is one, its history to `FOLDER/history`.
+
+    The files are the person's own afterwards, and can be written to; times are those of the copy.
+
+    Args:
+        description: How the image is run here (`main.prepare`); its entrypoint and its `start` are not run.
+        folder: An empty folder of the person.
+        repository: Absolute path of a folder in the image.
+        history: Absolute path of a file in the image.
+        environ: The person's environment.
+
+    Returns:
+        Paths (below `content`) of what was left out: pipes, sockets and devices.
+
+    Raises:
+        LaunchError: The image cannot be run here, does not see the folder, or the copy fails.
+    """
+    token = f"copy-{secrets.token_hex(8)}"
+    with open(os.path.join(folder, token), "x", encoding="ascii"):
+        pass
+    plain = {name: value for name, value in description.items() if name not in ("files", "needs", "slurm")}
+    plain.update({"image": {**description["image"], "entrypoint": ""}, "gpu": "none", "env": {}})
+    argv = ("/bin/sh", "-eu", "-c", _COPY, "hpcbinder", token, repository, history)
+    code, said = _ended(prepare(plain, environ=environ, cwd=folder, argv=argv))
+    if code == _NOT_SEEN:
+        raise LaunchError(f"{os.path.dirname(folder)} is not seen inside the image: add it to runtime.binds")
+    if code == _NO_REPOSITORY:
+        raise LaunchError(f"the image has no folder {repository}")
+    if code:
+        last = said.strip().splitlines()[-1:] or [f"exit code {code}"]
+        raise LaunchError(f"cannot copy the repository out of the image: {_shown(last[0])}")
+    os.unlink(os.path.join(folder, token))
+    return tuple(_make_writable(os.path.join(folder, "content")))
+
+
+def _shown(line: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in line)[:300]
+
+
+def _ended(command: Command) -> tuple[int, str]:
+    """Run a command to its end, which it also comes to with this process; its exit code, and the last it said."""
+    read_end, write_end = os.pipe()
+    me = os.getpid()
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            os.close(read_end)
+            null = os.open(os.devnull, os.O_RDONLY)
+            for source, target in ((null, 0), (write_end, 1), (write_end, 2)):
+                os.dup2(source, target)
+            os.close(write_end)
+            code = supervise(command, parent=me)
+        finally:
+            os._exit(code)
+    os.close(write_end)
+    said = b""
+    try:
+        with os.fdopen(read_end, "rb", buffering=0) as pipe:
+            while chunk := pipe.read(_KEPT):
+                said = (said + chunk)[-_KEPT:]
+    except BaseException:
+        os.kill(child, signal.SIGTERM)
+        raise
+    finally:
+        _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return (code if code >= 0 else 128 - code), said.decode("utf-8", "replace")
+
+
+def _make_writable(top: str) -> list[str]:
+    """Let the owner read and write everything below a folder; removes and returns what is no file, folder or link."""
+    left_out = []
+    os.chmod(top, _mode(os.lstat(top)) | 0o700)
+    for folder, names, files in os.walk(top):
+        for name in (*names, *files):
+            path = os.path.join(folder, name)
+            found = os.lstat(path)
+            if stat.S_ISDIR(found.st_mode):
+                os.chmod(path, _mode(found) | 0o700)
+            elif stat.S_ISREG(found.st_mode):
+                os.chmod(path, _mode(found) | 0o600)
+            elif not stat.S_ISLNK(found.st_mode):
+                os.unlink(path)
+                left_out.append(os.path.relpath(path, top))
+    return left_out
+
+
+def _mode(found: os.stat_result) -> int:
+    """Permissions without set-user-id and the like."""
+    return stat.S_IMODE(found.st_mode) & 0o777
