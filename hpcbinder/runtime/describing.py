@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpcbinder.config import RuntimeConfig
+from hpcbinder.config import RuntimeConfig, SlurmConfig
 from hpcbinder.errors import RunError
 from hpcbinder.model import Entry
 from hpcbinder.runtime.choose import pick_runtime
@@ -24,6 +24,7 @@ def describe(
     argv: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
+    slurm: SlurmConfig | None = None,
 ) -> dict[str, Any]:
     """Everything a launcher needs to know to run a command in an image later, on another node, without hpcbinder.
 
@@ -33,6 +34,7 @@ def describe(
         argv: The command inside; `{connection_file}` in it is replaced at the start.
         env: Variables to set for it, not secret.
         environ: The host's environment, `os.environ` when None.
+        slurm: What of Slurm is within reach of the command, and what its workers' jobs ask for; None for nothing.
 
     Returns:
         The JSON object of a launch.json (`hpcbinder.runtime.launch.main.prepare` documents it).
@@ -68,4 +70,10 @@ def describe(
         "gpu": settings.gpu,
         "prologue": list(settings.prologue),
         **({"needs": needs} if (needs := gpu_needs(entry)) else {}),
+        **({"slurm": _reach(slurm)} if slurm is not None and slurm.inside != "off" else {}),
     }
+
+
+def _reach(slurm: SlurmConfig) -> dict[str, Any]:
+    asked = {name: getattr(slurm, name) for name in ("partition", "account", "qos", "constraint")}
+    return {"inside": slurm.inside, "asked": {name: value for name, value in asked.items() if value}}

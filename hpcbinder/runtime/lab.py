@@ -25,6 +25,10 @@ shift 2
 exec "$@"
 """
 
+_HERE = """
+[ "$(id -u)" != 0 ] || set -- "$@" --allow-root
+exec "$@"
+"""
 
 _ANY_SERVER = """
 for server in jupyter-lab jupyter-notebook; do
@@ -45,7 +49,20 @@ def lab_argv(entry_id: str, *, repository: str = contract.REPO_DIR, own: bool = 
         repository: Where the repository is in the image.
         own: Its own Dockerfile made the image: the server is the one on its PATH, if any.
     """
+    return ("/bin/sh", "-eu", "-c", _SCRIPT, "hpcbinder", entry_id, repository, *_server(own))
+
+
+def lab_here_argv(path: str, *, own: bool = False) -> tuple[str, ...]:
+    """The command inside that opens JupyterLab on the working directory, as `lab_argv` does.
+
+    Args:
+        path: What it shows first, a path of its URL (`/lab/tree/fit.ipynb`).
+        own: As for `lab_argv`.
+    """
+    return ("/bin/sh", "-eu", "-c", _HERE, "hpcbinder", *_server(own), f"--LabApp.default_url={path}")
+
+
+def _server(own: bool) -> tuple[str, ...]:
     ours = (f"{contract.SERVER_PREFIX}/bin/jupyter-lab",)
     server = ("/bin/sh", "-eu", "-c", _ANY_SERVER, "hpcbinder") if own else ours
-    options = ("--no-browser", "--ServerApp.ip=127.0.0.1")
-    return ("/bin/sh", "-eu", "-c", _SCRIPT, "hpcbinder", entry_id, repository, *server, *options)
+    return (*server, "--no-browser", "--ServerApp.ip=127.0.0.1")

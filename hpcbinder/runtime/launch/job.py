@@ -24,6 +24,9 @@ _NOT_FOR_NODES = re.compile(
 )
 """What would make the job a step of the one that the server runs in, and the server's own credentials."""
 
+_LINGERS = 10.0
+"""Seconds that a node has to end a kernel."""
+
 
 def main(folder: Path, name: str) -> int:
     """Run `launch.py --node` as a job; returns its exit code.
@@ -39,16 +42,19 @@ def main(folder: Path, name: str) -> int:
     if not _NAME.fullmatch(name):
         raise LaunchError("not a name for a job")
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    environ = _for_nodes(environment_after(job["prologue"], host_environment(os.environ)))
+    environ = for_nodes(environment_after(job["prologue"], host_environment(os.environ)))
     srun, scancel = (shutil.which(program, path=environ.get("PATH", os.defpath)) for program in ("srun", "scancel"))
     if srun is None or scancel is None:
         raise LaunchError("there is no Slurm here: srun is not on PATH")
     node = [sys.executable, "-I", "-S", str(folder / "launch.py"), "--node"]
     options = [f"--job-name={name}", "--mpi=none", "--unbuffered", *job["options"]]
-    # An srun that is killed leaves its allocation behind (slurm.conf(5), InactiveLimit).
+    # An srun that is killed leaves its allocation behind (slurm.conf(5), InactiveLimit). One that is asked to end has
+    # its tasks killed, so the node learns first that its input is over: it also ends what the kernel has asked for.
     cancel = (scancel, "--quiet", f"--name={name}")
-    return supervise(Command((srun, *options, "--", *node), environ, cleanup=cancel), parent=os.getppid())
+    command = Command((srun, *options, "--", *node), environ, cleanup=cancel, lingers=_LINGERS)
+    return supervise(command, parent=os.getppid())
 
 
-def _for_nodes(environ: Mapping[str, str]) -> dict[str, str]:
+def for_nodes(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment with which another job is asked for, from within one or not."""
     return {name: value for name, value in environ.items() if not _NOT_FOR_NODES.fullmatch(name)}

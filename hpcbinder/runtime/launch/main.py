@@ -1,5 +1,6 @@
 """The start of a registered kernel, `python launch.py CONNECTION_FILE`, or of a job's task, `python launch.py`; what to
-run stands in launch.json beside it. A kernel on another node has a job of its own (`job`, `node`)."""
+run stands in launch.json beside it. A kernel on another node has a job of its own (`job`, `node`), a hub's server too
+(`server`)."""
 
 # Paths are text here: they become words of a command line.
 # ruff: noqa: PTH100, PTH109
@@ -43,8 +44,8 @@ def prepare(
 
     Args:
         description: `format`, `runtime`, `program`, `image` {id, location, entrypoint, env, mount_points}, `argv`,
-            `env`, `binds`, `environment`, `gpu`, `prologue`, `needs` {gpu, cuda} where there are any;
-            hpcbinder.runtime.description makes it.
+            `env`, `binds`, `environment`, `gpu`, `prologue`, `needs` {gpu, cuda}, `files` (as below) and `slurm`
+            {inside, asked} (`helper`) where there are any; hpcbinder.runtime.description makes it.
         environ: The environment of whom it is run for.
         cwd: Absolute working directory.
         argv: The command, the description's own if None.
@@ -62,6 +63,16 @@ def prepare(
     if gpu != "none" and description["gpu"] == "auto" and runtime.name == "charliecloud":
         gpu = "none"
     image = description["image"]
+    words = tuple(description["argv"] if argv is None else argv)
+    needed = {**description.get("files", {}), **(files or {})}
+    assistant = None
+    if "slurm" in description and runtime.name != "docker":  # whose daemon may be elsewhere
+        from . import helper  # most of what is run asks the batch system for nothing
+
+        assistant = helper.offered(description, environ, cwd)
+        if assistant is not None:
+            words, found = helper.shown(assistant, words)
+            needed.update(found)
     command = runtime.command(
         Image(
             id=image["id"],
@@ -71,19 +82,19 @@ def prepare(
             mount_points=tuple(image["mount_points"]),
         ),
         Request(
-            argv=tuple(description["argv"] if argv is None else argv),
+            argv=words,
             cwd=cwd,
             environ=environ,
             environment=tuple(description["environment"]),
             binds=tuple(map(parse_bind, description["binds"])),
             gpu=gpu,
-            files=files or {},
+            files=needed,
             env=description["env"],
             interactive=interactive,
         ),
     )
     lacking = shortcoming(description.get("needs", {}), gpu)
-    return replace(command, notes=(*command.notes, lacking)) if lacking else command
+    return replace(command, notes=(*command.notes, lacking) if lacking else command.notes, helper=assistant)
 
 
 def main(folder: Path, arguments: Sequence[str]) -> int:
@@ -92,7 +103,8 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     Args:
         folder: Where launch.json lies.
         arguments: The connection file's path, for a kernel; nothing for a command; `--job NAME` and `--node` for both
-            ends of a kernel on another node.
+            ends of a kernel on another node; `--server` for one that a hub sent; `--command` and the words of another
+            command than the description's own, for a module.
 
     Returns:
         The exit code.
@@ -105,7 +117,13 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
             return job.main(folder, arguments[1])
         if arguments == ["--node"]:
             return node.main(folder, _kernel)
+        if arguments == ["--server"]:
+            from . import server  # a kernel need not wait for what HTTP takes to be imported
+
+            return server.main(folder, prepare)
         description = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
+        if arguments[:1] == ["--command"]:
+            return _command(description, arguments[1:])
         if arguments:
             command = _kernel(description, arguments[0])
         else:
@@ -119,6 +137,14 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
         return supervise(command, parent=parent)
     # A front end that wants its kernel to survive it leaves JPY_PARENT_PID out (jupyter_client/launcher.py).
     return supervise(command, parent=parent if "JPY_PARENT_PID" in os.environ else None)
+
+
+def _command(description: Mapping[str, Any], argv: Sequence[str]) -> int:
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    command = prepare(description, environ=os.environ, cwd=os.getcwd(), argv=argv, interactive=terminal)
+    for note in command.notes:
+        print(f"hpcbinder: {note}", file=sys.stderr)
+    return supervise(command, terminal=terminal)
 
 
 def _kernel(description: Mapping[str, Any], connection_file: str) -> Command:

@@ -51,7 +51,12 @@ def serve(folder: Path, prepare: Prepare) -> int:
     place = tempfile.mkdtemp(prefix="hpcbinder-kernel-")
     try:
         node = _Node(folder, place, prepare, answers)
-        return node.run(commands)
+        try:
+            return node.run(commands)
+        finally:
+            # Also when the job is cancelled: what is left behind this task is killed, a helper that ends jobs too.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            node.close()
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -103,6 +108,10 @@ class _Node:
             *lines, text = text.split(b"\n")
             for line in lines:
                 self._obey(json.loads(line))
+
+    def close(self) -> None:
+        """End the kernel, if there is one."""
+        self._kill()
 
     def _obey(self, command: Mapping[str, Any]) -> None:
         if "start" in command:
@@ -169,7 +178,7 @@ class _Node:
 
 def _free_place() -> dict[str, Any]:
     """An address of this node that the one who started the job reaches, and ports that are free there."""
-    place: dict[str, Any] = {"ip": _address(os.environ.get("SLURM_LAUNCH_NODE_IPADDR", ""))}
+    place: dict[str, Any] = {"ip": address(os.environ.get("SLURM_LAUNCH_NODE_IPADDR", ""))}
     held = []
     for name in PORTS:
         listener = socket.socket()
@@ -181,8 +190,15 @@ def _free_place() -> dict[str, Any]:
     return place
 
 
-def _address(towards: str) -> str:
-    """Which of this machine's addresses packets to another one come from."""
+def address(towards: str) -> str:
+    """Which of this machine's addresses packets to another one come from.
+
+    Args:
+        towards: Address or name of the other one, "" for this machine itself.
+
+    Raises:
+        LaunchError: There is no way.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((towards or socket.gethostname(), 9))

@@ -19,7 +19,9 @@ import select
 import signal
 import subprocess
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from types import FrameType
 
 from .processes import become_subreaper, descendants, end_all, reap, send
@@ -51,9 +53,10 @@ def supervise(
     # A FUSE server that dies first makes its readers die of SIGBUS, and a core dump of a kernel fills a quota.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     become_subreaper()
-    read_end, write_end = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    helping = _helping(command)
+    read_end, write_end = os.pipe()
     keeper = os.fork()
     if keeper == 0:
         code = 70
@@ -65,7 +68,20 @@ def supervise(
         finally:
             os._exit(code)
     os.close(read_end)
-    return _stand_in(keeper, write_end, terminal, parent, control)
+    return _stand_in(keeper, write_end, terminal, parent, control, helping)
+
+
+def _helping(command: Command) -> Callable[[], None]:
+    """Start the command's helper, if it has one; returns what ends it."""
+    if command.helper is None:
+        return lambda: None
+    from .helper import Running
+
+    try:
+        return Running(command.helper).finish
+    except OSError as error:
+        print(f"hpcbinder: no way to the batch system from inside: {error}", file=sys.stderr, flush=True)
+        return lambda: None
 
 
 class _Signals:
@@ -89,7 +105,14 @@ class _Signals:
 def _nothing(signum: int, frame: FrameType | None) -> None: ...
 
 
-def _stand_in(keeper: int, write_end: int, terminal: bool, parent: int | None, control: int | None) -> int:
+def _stand_in(
+    keeper: int,
+    write_end: int,
+    terminal: bool,
+    parent: int | None,
+    control: int | None,
+    helping: Callable[[], None],
+) -> int:
     signals = _Signals(*_PASSED_ON)
     waiting = select.poll()
     waiting.register(signals.read_end, select.POLLIN)
@@ -126,6 +149,7 @@ def _stand_in(keeper: int, write_end: int, terminal: bool, parent: int | None, c
                 except BrokenPipeError:
                     pass
         code = reap().get(keeper)
+    helping()
     end_all(lambda: [])
     return code
 
@@ -159,12 +183,23 @@ def _keep(command: Command, read_end: int, terminal: bool) -> int:
         if read_end in ready and code is None:
             numbers = os.read(read_end, 512)
             if not numbers:
+                code = _by_itself(child, command.lingers)
                 break
             for signum in numbers:
                 send(_payload(command, child, signum), signum)
     end_all(lambda: [] if code is not None else _payload(command, child, signal.SIGTERM))
     _clean_up(command)
     return 128 + signal.SIGKILL if code is None else code
+
+
+def _by_itself(child: int, seconds: float) -> int | None:
+    """The exit code of a child that ends within so many seconds, None if it does not."""
+    end = time.monotonic() + seconds
+    code = reap().get(child)
+    while code is None and time.monotonic() < end:
+        time.sleep(0.02)
+        code = reap().get(child)
+    return code
 
 
 def _execute(command: Command, terminal: bool) -> None:

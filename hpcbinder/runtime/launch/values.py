@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 GPUS = ("nvidia", "rocm", "none")
 
@@ -107,6 +107,29 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Helper:
+    """Who asks the batch system for what a command inside an image wants (`helper`).
+
+    Attributes:
+        folder: Made for it, shown inside, and removed with it: its socket, and what is found there inside.
+        shared: Made when the first job wants it, where all nodes see it.
+        commands: Slurm's own commands are answered, too, not only requests for workers.
+        environ: Of Slurm's commands.
+        cwd: Working directory of workers.
+        description: How the image is run (launch.json).
+        asked: What its jobs are asked for where nothing else is said.
+    """
+
+    folder: str
+    shared: str
+    commands: bool
+    environ: Mapping[str, str]
+    cwd: str
+    description: Mapping[str, Any]
+    asked: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Command:
     """What to execute on the host.
 
@@ -116,6 +139,8 @@ class Command:
         notes: What a person should know, one line each.
         cleanup: A command that ends what the runtime's daemon may have kept, () for none.
         stays: True if the runtime stays as the parent of what it runs (and passes its exit code on).
+        helper: Who is started before it, and ended after it; None for nobody.
+        lingers: Seconds that it has to end by itself once whom it serves is gone, and its input with them.
     """
 
     argv: tuple[str, ...]
@@ -123,6 +148,8 @@ class Command:
     notes: tuple[str, ...] = ()
     cleanup: tuple[str, ...] = ()
     stays: bool = False
+    helper: Helper | None = None
+    lingers: float = 0.0
 
 
 class Runtime(Protocol):

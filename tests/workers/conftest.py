@@ -1,0 +1,2 @@
+from small_image import small_image  # noqa: F401
+from workers_image import workers_image  # noqa: F401
