@@ -1,7 +1,7 @@
 """The images there are: content-addressed folders on a shared file system, no database."""
 
 from hpcbinder.catalog.extents import shared_bytes
-from hpcbinder.catalog.files import make_folder, mark_used, remove_tree, sync_folder, write_atomic
+from hpcbinder.catalog.files import make_folder, mark_used, move_file, remove_tree, sync_folder, write_atomic
 from hpcbinder.catalog.logs import LogBook
 from hpcbinder.catalog.logs import read as read_log
 from hpcbinder.catalog.record import dump, parse
@@ -19,6 +19,7 @@ __all__ = [
     "items",
     "make_folder",
     "mark_used",
+    "move_file",
     "open_places",
     "parse",
     "read_log",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -90,6 +91,33 @@ def write_atomic(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Put a finished file in its place, so that nobody sees a part of it, wherever it was made.
+
+    Raises:
+        OSError: It cannot be put there.
+    """
+    try:
+        source.replace(target)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    # Made on another disk: a node's own.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        with source.open("rb") as file, temporary.open("xb") as out:
+            shutil.copyfileobj(file, out, 1 << 20)
+            out.flush()
+            os.fchmod(out.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+            os.fsync(out.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    source.unlink()
 
 
 def publish(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import types
 import typing
@@ -112,6 +113,10 @@ def _build(value: Any, kind: Any, at: str) -> Any:
         return typing.cast("Any", kind)(**wanted)
     if kind is float and type(value) is int:
         return float(value)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return kind(value)
+    if kind is Path and type(value) is str:
+        return Path(value)
     if type(value) is not kind:
         raise ValueError(f"{at}: not {kind.__name__}")
     return value

@@ -8,6 +8,7 @@ A store is a folder:
     wheels/               packages and what they became as layers (hpcbinder.wheels)
     blobs/                what layers became when they were pushed, named by DiffID
     pins/, interpreters/  what the room of bases found out once
+    published/ID.json     what hubs are told of an image, modules/ID what its module needs (hpcbinder.register)
     registered/ID.json    kernels a person registered of a site's image
     pushed/ID.json        where a person pushed a site's image
     verified/ID.json      what came of running an image's notebooks

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from hpcbinder.catalog import mark_used, vouched
+from hpcbinder.catalog import mark_used, move_file, vouched
 from hpcbinder.convert.files import make_folder, sync_folder
 from hpcbinder.errors import ConvertError
 from hpcbinder.image import OciImage, check_digest
@@ -202,5 +202,5 @@ def _publish(unfinished: Path, path: Path) -> None:
     unfinished.chmod(0o644)
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
-    unfinished.replace(path)
+    move_file(unfinished, path)
     sync_folder(path.parent)

@@ -1,5 +1,6 @@
 """The builder that runs nothing: a plan whose steps are all data becomes an image by merging squashed layers."""
 
+from hpcbinder.builders.assembling.ahead import fetch_ahead, network_needed
 from hpcbinder.builders.assembling.assemble import AssembledImage, Assembler, Prepared
 from hpcbinder.builders.assembling.finding import Unbuildable
 from hpcbinder.builders.assembling.inside import environment_of, files_of
@@ -25,9 +26,11 @@ __all__ = [
     "attainable",
     "base_interpreter",
     "environment_of",
+    "fetch_ahead",
     "files_of",
     "kept_image",
     "layer_tar",
+    "network_needed",
     "stacked",
     "wheel_store",
 ]
