@@ -7,6 +7,7 @@ docs/config.md (`python -m hpcbinder.config`) all read it.
 """
 
 from hpcbinder.config.describe import Setting, describe, markdown
+from hpcbinder.config.hub import JupyterhubConfig, ModulesConfig
 from hpcbinder.config.keys import (
     SITE_FILE,
     BasesConfig,
@@ -21,6 +22,7 @@ from hpcbinder.config.keys import (
     SiteConfig,
     SlurmConfig,
     SourceConfig,
+    SpaceConfig,
     StoreConfig,
     mirrors,
     user_config,
@@ -35,7 +37,9 @@ __all__ = [
     "BuildpacksConfig",
     "CondaConfig",
     "Config",
+    "JupyterhubConfig",
     "KernelsConfig",
+    "ModulesConfig",
     "RegistryConfig",
     "RuntimeConfig",
     "Setting",
@@ -43,6 +47,7 @@ __all__ = [
     "SiteConfig",
     "SlurmConfig",
     "SourceConfig",
+    "SpaceConfig",
     "StoreConfig",
     "describe",
     "load",

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hpcbinder.config.hub import JupyterhubConfig, ModulesConfig
 from hpcbinder.config.values import (
     IMAGE,
     REGISTRY,
@@ -621,12 +622,63 @@ def _named(what: str) -> Any:
 
 @dataclass(frozen=True)
 class SlurmConfig:
-    """What jobs of `--on slurm` ask for when nothing else is said."""
+    """What jobs of `--on slurm` ask for when nothing else is said, and what of Slurm is within reach inside."""
 
     partition: str | None = _named("Partition")
     account: str | None = _named("Account")
     qos: str | None = _named("Quality of service")
     constraint: str | None = _named("Features of the nodes")
+    inside: str = _setting(
+        Spec(
+            '"commands", "workers" or "off"',
+            "What of Slurm a kernel or a server reaches from inside its container, through a helper outside of it: "
+            "`workers` lets it submit Dask and ipyparallel workers in the same image, which end with it; `commands` "
+            "also runs squeue, sbatch and their like (docs/workers.md).",
+            one_of("commands", "workers", "off"),
+        ),
+        "commands",
+    )
+
+
+_PERSONAL = (
+    r"(?:/|(?:~|\{home\}|\$[A-Za-z_][A-Za-z0-9_]*|\$\{[A-Za-z_][A-Za-z0-9_]*\})(?=/|$))"
+    r"(?:[^{}$:,\x00-\x1f\x7f]|\{home\}|\{user\}|\$[A-Za-z_][A-Za-z0-9_]*|\$\{[A-Za-z_][A-Za-z0-9_]*\})*"
+)
+"""A folder of whoever runs an image, whom a site's configuration does not know yet (runtime/launch/templates.py)."""
+
+
+@dataclass(frozen=True)
+class SpaceConfig:
+    """Where people's own copies of repositories lie (docs/space.md)."""
+
+    folder: str = _setting(
+        Spec(
+            "path",
+            "Folder of a person's copies, seen by all nodes: `{home}`, `{user}`, `$NAME` and a leading `~` stand for "
+            "those of whoever runs the image, when it is run.",
+            matching(_PERSONAL, "an absolute path, with {home}, {user} or $NAME in it"),
+        ),
+        # Not `hpcbinder`: in a home with such a folder, that is what `import hpcbinder` may find.
+        "{home}/binder",
+    )
+    caches: str | None = _setting(
+        Spec(
+            "path",
+            "Folder for caches, runtime files and Jupyter's settings, made as `folder` is; without it the node's own "
+            "($TMPDIR, else /tmp).",
+            matching(_PERSONAL, "an absolute path, with {home}, {user} or $NAME in it"),
+            optional=True,
+        )
+    )
+    purged_after: str | None = _setting(
+        Spec(
+            "days",
+            "Age of unused files at which the site removes them from `folder`, as in 30d: what is missing is then "
+            "restored from the image.",
+            matching(r"[1-9][0-9]{0,3}d", "a number of days such as 30d"),
+            optional=True,
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -650,6 +702,9 @@ class Config:
     kernels: KernelsConfig = field(default_factory=KernelsConfig)
     shifter: ShifterConfig = field(default_factory=ShifterConfig)
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    jupyterhub: JupyterhubConfig = field(default_factory=JupyterhubConfig)
+    modules: ModulesConfig = field(default_factory=ModulesConfig)
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -667,6 +722,9 @@ SECTIONS: dict[str, type[Any]] = {
     "kernels": KernelsConfig,
     "shifter": ShifterConfig,
     "slurm": SlurmConfig,
+    "space": SpaceConfig,
+    "jupyterhub": JupyterhubConfig,
+    "modules": ModulesConfig,
 }
 
 

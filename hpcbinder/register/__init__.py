@@ -1,4 +1,4 @@
-"""Jupyter kernels for images: one kernelspec for each kernel an image holds."""
+"""Having an image found by those who start things: Jupyter (one kernelspec for each kernel it holds), hubs, modules."""
 
 from __future__ import annotations
 
@@ -12,20 +12,52 @@ from hpcbinder.errors import RegisterError, RunError
 from hpcbinder.model import Entry, RegisteredKernel
 from hpcbinder.register.image_kernels import image_kernels
 from hpcbinder.register.kernelspec import display_name, job_of, kernel_files
+from hpcbinder.register.modules import (
+    RegisteredModule,
+    module_of,
+    modules_folder,
+    register_module,
+    unregister_modules,
+)
 from hpcbinder.register.place import owner, place, remove
 from hpcbinder.register.pointing import Pointing, pointing_kernels
+from hpcbinder.register.published import (
+    Published,
+    checked,
+    icon_url,
+    is_published,
+    publish,
+    published_ids,
+    published_of,
+    repository_path,
+    unpublish,
+)
 from hpcbinder.register.shifter_gateway import import_into_gateway
 from hpcbinder.scheduler import OF_THE_JOB, Resources
 
 __all__ = [
     "Pointing",
+    "Published",
+    "RegisteredModule",
+    "checked",
+    "icon_url",
     "image_kernels",
     "import_into_gateway",
+    "is_published",
     "job_of",
     "kernels_folder",
+    "module_of",
+    "modules_folder",
     "pointing_kernels",
+    "publish",
+    "published_ids",
+    "published_of",
     "register_kernels",
+    "register_module",
+    "repository_path",
+    "unpublish",
     "unregister_kernels",
+    "unregister_modules",
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -74,7 +106,7 @@ def register_kernels(
         )
     folder = kernels_folder(config, prefix)
     try:
-        description = runtime.describe(entry, config.runtime)
+        description = runtime.describe(entry, config.runtime, slurm=config.slurm)
     except RunError as error:
         raise RegisterError(error.message, where=error.where, hint=error.hint) from error
     if job is not None:

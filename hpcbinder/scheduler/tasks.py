@@ -18,7 +18,7 @@ from hpcbinder.model import Entry
 from hpcbinder.scheduler.resources import Resources
 from hpcbinder.scheduler.slurm import Slurm, mpi_kind
 
-OF_THE_JOB = ("SLURM_*", "SLURMD_*", "PMI_*", "PMIX_*", "PALS_*", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+OF_THE_JOB = runtime.OF_THE_JOB
 """What the batch system tells a task, its MPI library among others."""
 
 
