@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +25,22 @@ from hpcbinder.model import Checkout, Entry, Plan, RegisteredKernel
 from hpcbinder.plan import Pack, date_of, load_packs, make_plan
 from hpcbinder.progress import Clock, Reporter
 from hpcbinder.publish import may_push, publish
-from hpcbinder.register import image_kernels, import_into_gateway, register_kernels, unregister_kernels
+from hpcbinder.register import (
+    image_kernels,
+    import_into_gateway,
+    register_kernels,
+    unpublish,
+    unregister_kernels,
+    unregister_modules,
+)
 from hpcbinder.registry import Reference
-from hpcbinder.runtime import choose_compression, gpu_shortcoming
+from hpcbinder.runtime import Compression, choose_compression, gpu_shortcoming
 from hpcbinder.scheduler import Resources
 from hpcbinder.source import fetch
 from hpcbinder.text import one_line
+
+Maker = Callable[[Plan, Checkout, Config, tuple[str, ...], Catalog, Reporter, Clock, Path], Entry]
+"""`make`, or who does the same on another machine."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Request:
         lock: Find versions before the build; else the build finds them.
         locks: File with the locks of an image, to make it again with the same versions.
         push: Where to push the image in the end.
+        maker: Makes the image elsewhere (`hpcbinder.elsewhere`); None to make it here.
     """
 
     source: str
@@ -64,6 +75,7 @@ class Request:
     lock: bool = True
     locks: Path | None = None
     push: Reference | None = None
+    maker: Maker | None = None
 
 
 def plan_source(
@@ -168,7 +180,8 @@ def build(request: Request, config: Config, catalog: Catalog, reporter: Reporter
                 if set(formats) == {"oci"}:
                     raise UsageError("no runtime runs the format oci", hint="ask for another one too (build.formats)")
                 with _logged(plan.id, catalog, book):
-                    entry = _make(plan, checkout, config, tuple(formats), catalog, reporter, clock, scratch)
+                    maker = make if request.maker is None else request.maker
+                    entry = maker(plan, checkout, config, tuple(formats), catalog, reporter, clock, scratch)
             else:
                 reporter.phase("build", f"{plan.id} is in the catalog already (--rebuild makes it anew)")
     if entry is not found and "shifter" in entry.formats and config.shifter.gateway is not None:
@@ -216,7 +229,7 @@ def _lacking(entry: Entry | None, config: Config) -> tuple[str, ...]:
     return tuple(name for name in config.build.formats if name not in entry.formats)
 
 
-def _make(
+def make(
     plan: Plan,
     checkout: Checkout,
     config: Config,
@@ -225,14 +238,27 @@ def _make(
     reporter: Reporter,
     clock: Clock,
     scratch: Path,
+    *,
+    compression: Compression | None = None,
+    workplace: Path | None = None,
 ) -> Entry:
+    """From a plan to an entry of the catalog.
+
+    Args:
+        scratch: Folder for the unfinished image, in the catalog.
+        compression: How layers are squashed; None to decide here.
+        workplace: Folder for whatever else is unfinished, on any disk; `scratch` if None.
+
+    Raises:
+        HpcbinderError: Of the phase that failed.
+    """
     with clock("build"):
-        compression = choose_compression(config.build.compression, config)
+        compression = compression or choose_compression(config.build.compression, config)
         built = build_image(
             plan,
             checkout,
             catalog=catalog,
-            scratch=scratch,
+            scratch=workplace or scratch,
             config=config,
             options=compression.options,
             reporter=reporter,
@@ -316,12 +342,15 @@ def register(
 
 
 def remove(entry: Entry, config: Config, catalog: Catalog, reporter: Reporter) -> None:
-    """Take an image away: its kernels, its folder in the catalog, its tag in the engine (if that can be reached).
+    """Take an image away: its kernels, modules and place in hubs, its folder in the catalog, its tag in the engine (if
+    that can be reached).
 
     Raises:
         RegisterError, CatalogError: A kernel or the folder cannot be removed.
     """
     unregister_kernels(entry, config=config)
+    unpublish(catalog, entry.id)
+    unregister_modules(catalog, entry.id)
     catalog.remove(entry.id)
     if entry.image.get("engine") == ASSEMBLED:
         return

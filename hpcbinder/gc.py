@@ -1,7 +1,8 @@
 """Removing what nothing needs any more: from the store, and from the engine.
 
-Never what a kernel points at. Everything but images is a cache or a leftover: to lose one costs time at the next build,
-no more. While anybody builds in the store nothing goes but what dead processes left (`Catalog.alone`).
+Never what a kernel or a module points at, or what hubs are offered. Everything but images is a cache or a leftover: to
+lose one costs time at the next build, no more. While anybody builds in the store nothing goes but what dead processes
+left (`Catalog.alone`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hpcbinder.errors import BuildError, ConvertError
 from hpcbinder.image import DockerArchive
 from hpcbinder.model import Entry
 from hpcbinder.progress import Reporter
-from hpcbinder.register import kernels_folder, pointing_kernels
+from hpcbinder.register import is_published, kernels_folder, module_of, pointing_kernels
 
 TAGS = "localhost/hpcbinder/"
 """How the names of all our images in an engine begin."""
@@ -124,6 +125,10 @@ def _images(wish: Wish, entries: Sequence[Entry], catalog: Catalog, config: Conf
         kernel = pointing.at(entry)
         if kernel is not None:
             report.kept[entry.id] = f"kernel {kernel}"
+        elif is_published(catalog, entry.id):
+            report.kept[entry.id] = "offered to hubs"
+        elif (module := module_of(catalog, entry.id)) is not None:
+            report.kept[entry.id] = f"module {module}"
         elif catalog.is_running(entry):
             report.kept[entry.id] = "it is being run"
         elif entry.id in wish.keep:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
+from hpcbinder.cli.jobs import Job, job_options
 from hpcbinder.cli.options import kernel_options, lock_options, runtime_option, source_options
 from hpcbinder.cli.session import Session
+from hpcbinder.errors import UsageError
 
 
 @click.command("build")
@@ -16,6 +18,7 @@ from hpcbinder.cli.session import Session
 @lock_options
 @kernel_options
 @runtime_option
+@job_options
 @click.option("--engine", metavar="NAME", help="What builds: auto, none, docker, podman or buildah.")
 @click.option(
     "--format",
@@ -52,16 +55,29 @@ def build_command(
     push: str | None,
     verify: bool,
     as_json: bool,
+    job: Job | None,
 ) -> int:
     """Fetch, detect, plan, build, convert and register SRC: from a link to a kernel.
 
     SRC is a git URL (https, ssh, file), gh:org/repo, gl:group/repo, a DOI or another name of a dataset
     (Zenodo, Figshare, Dataverse, …), or a local folder, whose files are taken as they are now.
+
+    With --on slurm all that needs the network is done here, and the image is made on a node that needs none, in a job
+    that ends with this command.
     """
     from hpcbinder.build import Request, build
     from hpcbinder.registry import parse_reference
 
     session.setting({"build.engine": engine, "build.formats": formats, "runtime.name": runtime})
+    maker = None
+    if job is not None:
+        import os
+
+        from hpcbinder.elsewhere import InJob
+
+        if job.mpi != "auto" or job.values.get("tasks", 1) != 1 or job.values.get("nodes", 1) != 1:
+            raise UsageError("a build is one process on one node", hint="leave out --ntasks, --nodes and --mpi")
+        maker = InJob(job.resources(session.config.slurm), session.flags, os.environ)
     request = Request(
         source=source,
         ref=ref,
@@ -76,6 +92,7 @@ def build_command(
         lock=not no_lock,
         locks=locks,
         push=parse_reference(push) if push else None,
+        maker=maker,
     )
     with session.reporter as reporter:
         entry = build(request, session.config, session.catalog, reporter)

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from hpcbinder.cli.completion import complete_id
 from hpcbinder.cli.session import Session
 
+if TYPE_CHECKING:
+    from hpcbinder.model import Entry
+
 
 @click.command("list")
+@click.option("--own", is_flag=True, help="Only those of your own store, not the site's.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @click.pass_obj
-def list_command(session: Session, as_json: bool) -> None:
+def list_command(session: Session, own: bool, as_json: bool) -> None:
     """List the images of the catalog, newest first."""
     from hpcbinder.cli.output import build_result, image_table
 
     entries = session.catalog.list(damaged=session.warn)
+    if own:
+        entries = [entry for entry in entries if session.catalog.own(entry)]
     if as_json:
-        click.echo(json.dumps([build_result(entry) for entry in entries]))
+        click.echo(json.dumps([{**build_result(entry), "published": _published(session, entry)} for entry in entries]))
     else:
         image_table(entries, session.catalog.path)
+
+
+def _published(session: Session, entry: Entry) -> object:
+    """What hubs are told of an image of this store, None for nothing."""
+    from hpcbinder.errors import CatalogError
+    from hpcbinder.model import to_json
+    from hpcbinder.register import published_of
+
+    try:
+        return to_json(published_of(session.catalog.path, entry.id, trusted=True))
+    except CatalogError as error:
+        session.warn(error)
+        return None
 
 
 @click.command("show")

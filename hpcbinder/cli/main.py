@@ -21,13 +21,14 @@ COMMANDS = {
     "build": ("build", "Fetch, detect, plan, build, convert and register: from a link to a kernel."),
     "plan": ("plan", "Show what would be done and why, without doing it."),
     "init": ("init", "Write config files to begin with: requirements.txt, runtime.txt, apt.txt."),
-    "run": ("run", "Run a command, or JupyterLab, inside an image."),
+    "run": ("run", "Run a command, JupyterLab or notebooks inside an image."),
+    "collect": ("notebooks", "Wait for notebooks that run as jobs, and say what became of them."),
     "verify": ("verify", "Say whether a repository's notebooks really run in its image."),
     "list": ("images", "List the images of the catalog."),
     "show": ("images", "Show everything known about an image."),
     "rm": ("images", "Remove an image and its kernels."),
-    "register": ("kernels", "Register an image's kernels with Jupyter."),
-    "unregister": ("kernels", "Remove an image's kernels from Jupyter."),
+    "register": ("kernels", "Register an image: as Jupyter kernels, with JupyterHub, as a module."),
+    "unregister": ("kernels", "Take back what register did with an image."),
     "push": ("registries", "Push an image to a registry."),
     "login": ("registries", "Log in to a registry."),
     "logout": ("registries", "Forget the login to a registry."),
@@ -63,7 +64,7 @@ Exit codes:
   9  run: no runtime here can run the image
   10  registry: a pull, a push or a login failed
   11  diff: the images differ
-  12  verify: a notebook does not run
+  12  verify, run --notebook: a notebook does not run
   130  interrupted
   141  nobody reads any more what is said (stderr was closed in the middle of the work)
 `run` otherwise exits with the status of the command it ran.

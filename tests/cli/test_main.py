@@ -72,12 +72,22 @@ def test_options_of_the_command_that_is_run_are_its_own(tmp_path: Path) -> None:
     assert done.stderr.startswith("hpcbinder: no image 'x'")
 
 
-def test_an_option_of_run_behind_the_image_is_not_taken_for_a_command(tmp_path: Path) -> None:
-    done = hpcbinder("--store", str(tmp_path), "run", "x", "--runtime", "docker", "--", "python")
-    assert done.returncode == 2
-    assert done.stderr == (
-        "hpcbinder: --runtime stands behind x, where the command begins (options of `hpcbinder run` go before it)\n"
-    )
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["x", "--runtime", "docker", "--", "python", "--array", "x"], 8, "no image 'x'"),
+        (["x", "--runtime=nothing", "--", "python"], 2, "--runtime must be one of"),
+        (["--on", "slurm", "x", "-n4", "-N", "2", "python"], 8, "no image 'x'"),
+        (["x", "-pa=1", "--", "python"], 2, "add --notebook"),
+        (["x", "--", "-p", "a=1"], 8, "no image 'x'"),
+        (["x", "python", "-p", "a=1"], 8, "no image 'x'"),
+        (["x", "--unknown", "python"], 2, "--unknown stands behind x, where the command begins"),
+        (["x", "--runtime"], 2, "Option '--runtime' requires an argument"),
+    ],
+)
+def test_options_of_run_may_stand_behind_the_image(tmp_path: Path, words: list[str], code: int, message: str) -> None:
+    done = hpcbinder("--store", str(tmp_path), "run", *words)
+    assert (done.returncode, message in done.stderr) == (code, True), done.stderr
 
 
 @pytest.mark.parametrize("name", ["auto", "apptainer", "charliecloud", "shifter", "podman-hpc", "docker"])
