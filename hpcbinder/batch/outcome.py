@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -180,7 +181,8 @@ def _outcome(run: Run, number: int, task: Mapping[str, Any]) -> Outcome:
 
 
 def _number(value: Any) -> float:
-    return value if isinstance(value, (int, float)) and math.isfinite(value) and value >= 0 else 0
+    # An integer may be larger than any float.
+    return value if isinstance(value, (int, float)) and 0 <= value <= sys.float_info.max else 0
 
 
 def _result(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from hpcbinder.catalog.extents import shared_bytes
 from hpcbinder.catalog.files import make_folder, mark_used, move_file, remove_tree, sync_folder, write_atomic
 from hpcbinder.catalog.logs import LogBook
 from hpcbinder.catalog.logs import read as read_log
-from hpcbinder.catalog.record import dump, parse
+from hpcbinder.catalog.record import build, dump, parse
 from hpcbinder.catalog.store import Catalog
 from hpcbinder.catalog.sweep import PACKAGES, Item, items
 from hpcbinder.catalog.sweep import size as size_on_disk
@@ -15,6 +15,7 @@ __all__ = [
     "Catalog",
     "Item",
     "LogBook",
+    "build",
     "dump",
     "items",
     "make_folder",

@@ -35,7 +35,7 @@ def parse(raw: bytes, kind: Any, where: Path) -> Any:
             of the same store version stays readable.
     """
     try:
-        return _build(json.loads(raw), kind, "")
+        return build(json.loads(raw), kind)
     except (ValueError, RecursionError) as error:
         raise CatalogError(
             f"damaged record: {error}", where=str(where), hint="remove its folder and build the image again"
@@ -82,8 +82,15 @@ def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _build(value: Any, kind: Any, at: str) -> Any:
-    """`value` of JSON as a `kind`: the inverse of `model.to_json` for the types that the model uses."""
+def build(value: Any, kind: Any, at: str = "") -> Any:
+    """`value` of JSON as a `kind`: the inverse of `model.to_json` for the types that the model uses.
+
+    Args:
+        at: Where in a record it stands, for the message.
+
+    Raises:
+        ValueError: It is not of that type.
+    """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -91,15 +98,15 @@ def _build(value: Any, kind: Any, at: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         (inner,) = (a for a in arguments if a is not type(None))
-        return _build(value, inner, at)
+        return build(value, inner, at)
     if origin is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{at}: not a list")
-        return tuple(_build(item, arguments[0], f"{at}[{i}]") for i, item in enumerate(value))
+        return tuple(build(item, arguments[0], f"{at}[{i}]") for i, item in enumerate(value))
     if origin is Mapping:
         if not isinstance(value, dict):
             raise ValueError(f"{at}: not an object")
-        return {key: _build(item, arguments[1], f"{at}.{key}") for key, item in value.items()}
+        return {key: build(item, arguments[1], f"{at}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise ValueError(f"{at or 'record'}: not an object")
@@ -107,12 +114,15 @@ def _build(value: Any, kind: Any, at: str) -> Any:
         wanted = {}
         for field in dataclasses.fields(kind):
             if field.name in value:
-                wanted[field.name] = _build(value[field.name], hints[field.name], f"{at}.{field.name}".lstrip("."))
+                wanted[field.name] = build(value[field.name], hints[field.name], f"{at}.{field.name}".lstrip("."))
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise ValueError(f"{at}.{field.name} is missing".lstrip("."))
         return typing.cast("Any", kind)(**wanted)
     if kind is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{at}: too large a number") from None
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return kind(value)
     if kind is Path and type(value) is str:

@@ -25,11 +25,17 @@ from hpcbinder.text import one_line
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}\$?", re.ASCII)
 _ANSWER = 1 << 20
 _COMPLAINT = 1 << 16
+_REAPED = 5.0
+"""Seconds that what is killed may take to go: one that waits for a file system goes later."""
+
+
+class CutError(RunError):
+    """A command says more than an answer is."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a command said: its exit code, and the first so many bytes of its output."""
+    """What a command said: its exit code, all of its output, and the first so many bytes of its complaints."""
 
     code: int
     out: str
@@ -57,7 +63,16 @@ class Account:
     python: str
 
     @classmethod
-    def of(cls, name: str, *, prefix: str, environ: Mapping[str, str], python: str) -> Account:
+    def of(
+        cls,
+        name: str,
+        *,
+        prefix: str,
+        environ: Mapping[str, str],
+        python: str,
+        minimum_uid: int = 1000,
+        hubs: bool = False,
+    ) -> Account:
         """An account of this machine.
 
         Args:
@@ -65,9 +80,11 @@ class Account:
             prefix: Words for a command line; `{username}` stands for the name.
             environ: Besides HOME, USER, LOGNAME and SHELL.
             python: Python 3.9 or later.
+            minimum_uid: Lowest number of an account that is a person's.
+            hubs: The hub's own account is one.
 
         Raises:
-            UsageError: There is no such account, or it is root's.
+            UsageError: There is no such account, or it is root's, a service's or the hub's own.
         """
         if not _NAME.fullmatch(name):
             raise UsageError(f"{one_line(name, 80)!r} is no name of an account")
@@ -75,11 +92,12 @@ class Account:
             known = pwd.getpwnam(name)
         except KeyError:
             raise UsageError(f"there is no account {name} on this machine") from None
-        if known.pw_uid == 0:
-            raise UsageError("no server is started as root")
+        refuse_service(known, minimum_uid)
+        me = os.geteuid() == known.pw_uid
+        if me and not hubs:
+            raise UsageError(f"no server is started as {known.pw_name}, the hub's own account (own_account)")
         words = tuple(word.replace("{username}", known.pw_name) for word in shlex.split(prefix))
         own = {"HOME": known.pw_dir, "USER": known.pw_name, "LOGNAME": known.pw_name, "SHELL": known.pw_shell}
-        me = os.geteuid() == known.pw_uid
         return cls(known.pw_name, known.pw_dir, known.pw_shell, () if me else words, {**environ, **own}, python)
 
     async def run(self, command: Sequence[str], told: bytes = b"", *, seconds: float = 60.0) -> Done:
@@ -91,7 +109,7 @@ class Account:
             seconds: That it may take.
 
         Raises:
-            RunError: It cannot be started, or takes longer.
+            RunError: See `run`.
         """
         return await run((*self.prefix, *command), told, environ=self.environ, seconds=seconds)
 
@@ -114,53 +132,102 @@ class Account:
         raise RunError(f"nothing can be run as {self.name} here: {why}")
 
 
-async def run(command: Sequence[str], told: bytes = b"", *, environ: Mapping[str, str], seconds: float = 60.0) -> Done:
-    """Run a command, no shell between; what it says beyond some bytes is thrown away.
+def refuse_service(known: pwd.struct_passwd, minimum_uid: int) -> None:
+    """Refuse an account that is no person's.
 
     Raises:
+        UsageError: It is root's, or its number is below.
+    """
+    if known.pw_uid == 0:
+        raise UsageError("no server is started as root")
+    if known.pw_uid < minimum_uid:
+        raise UsageError(f"no server is started as {known.pw_name}, an account of a service (minimum_uid)")
+
+
+async def run(command: Sequence[str], told: bytes = b"", *, environ: Mapping[str, str], seconds: float = 60.0) -> Done:
+    """Run a command, no shell between.
+
+    Nothing that it leaves running is waited for longer than `seconds`, in whatever session that is.
+
+    Args:
+        command: Program and arguments.
+        told: Its input.
+        environ: All of its environment.
+        seconds: That it may take.
+
+    Raises:
+        CutError: It says more than an answer is; of complaints the rest is thrown away.
         RunError: It cannot be started, or takes longer.
     """
+    loop = asyncio.get_running_loop()
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=dict(environ),
-            cwd="/",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
+        transport, talk = await loop.subprocess_exec(
+            lambda: _Talk(loop), *command, env=dict(environ), cwd="/", start_new_session=True
         )
     except (OSError, ValueError) as error:
         raise RunError(f"{command[0]} cannot be run: {one_line(str(error), 200)}") from None
     try:
-        out, complaint = await asyncio.wait_for(_converse(process, told), seconds)
+        said = transport.get_pipe_transport(0)
+        assert isinstance(said, asyncio.WriteTransport)
+        said.write(told)
+        said.close()
+        await asyncio.wait_for(asyncio.shield(talk.over), seconds)
     except asyncio.TimeoutError:
         raise RunError(f"{command[0]} takes more than {seconds:.0f} s") from None
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    return Done(process.returncode or 0, out.decode(errors="replace"), complaint.decode(errors="replace"))
+        if transport.get_returncode() is None:
+            # Not somebody else's to end: sudo is root's. It ends by what it is told and heard no more.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(transport.get_pid(), signal.SIGKILL)
+            await asyncio.wait({talk.exited}, timeout=_REAPED)
+        with contextlib.suppress(PermissionError):
+            transport.close()
+    if talk.cut:
+        raise CutError(f"{command[0]} says more than {_ANSWER} bytes")
+    code = transport.get_returncode() or 0
+    return Done(code, talk.out.decode(errors="replace"), talk.complaint.decode(errors="replace"))
 
 
-async def _converse(process: asyncio.subprocess.Process, told: bytes) -> tuple[bytes, bytes]:
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+class _Talk(asyncio.SubprocessProtocol):
+    """What is heard of a command. `asyncio.subprocess.Process.wait` waits for its pipes too, which whatever it left
+    running may hold.
 
-    async def tell(stream: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            stream.write(told)
-            await stream.drain()
-        stream.close()
+    Attributes:
+        exited: The command itself has ended.
+        over: And nobody says anything any more; or it has said too much.
+        cut: It has.
+    """
 
-    async def heard(stream: asyncio.StreamReader, most: int) -> bytes:
-        text = b""
-        while data := await stream.read(1 << 16):
-            text = (text + data)[:most]
-        return text
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.exited: asyncio.Future[None] = loop.create_future()
+        self.over: asyncio.Future[None] = loop.create_future()
+        self.cut = False
+        self.out = bytearray()
+        self.complaint = bytearray()
+        self._open = {1, 2}
 
-    _, out, complaint = await asyncio.gather(
-        tell(process.stdin), heard(process.stdout, _ANSWER), heard(process.stderr, _COMPLAINT)
-    )
-    await process.wait()
-    return out, complaint
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 2:
+            self.complaint += data[: _COMPLAINT - len(self.complaint)]
+        elif len(self.out) + len(data) <= _ANSWER and not self.cut:
+            self.out += data
+        else:
+            self.cut = True
+            self._settle(self.over)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._open.discard(fd)
+        self._end()
+
+    def process_exited(self) -> None:
+        self._settle(self.exited)
+        self._end()
+
+    def _end(self) -> None:
+        if self.exited.done() and not self._open:
+            self._settle(self.over)
+
+    @staticmethod
+    def _settle(future: asyncio.Future[None]) -> None:
+        if not future.done():
+            future.set_result(None)

@@ -7,8 +7,10 @@ is pasted into a script, and no shell is between the hub and the scheduler's com
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from batchspawner import BatchSpawnerBase, JobStatus
@@ -17,7 +19,7 @@ from traitlets import Float, Unicode
 
 from hpcbinder.errors import HpcbinderError, RunError
 from hpcbinder.jupyterhub import handler
-from hpcbinder.jupyterhub.account import Account
+from hpcbinder.jupyterhub.account import Account, run
 from hpcbinder.jupyterhub.jobs import ENDED, GONE, PENDING, RUNNING, JobState, Queue
 from hpcbinder.jupyterhub.mixin import ServerMixin, failure
 from hpcbinder.scheduler import Resources
@@ -25,7 +27,8 @@ from hpcbinder.text import one_line
 
 handler.install()
 
-_JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\[\]@-]{0,199}", re.ASCII)
+_JOB = re.compile(r"[1-9][0-9]{0,11}", re.ASCII)
+"""Numbers alone: a submit command runs as the person, and may have been made to say whatever they like."""
 _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:_-]{0,252}[A-Za-z0-9])?", re.ASCII)
 
 
@@ -65,6 +68,18 @@ class JobMixin(ServerMixin):
         """The command that asks a running job to end by itself, [] where there is none."""
         return []
 
+    def owner(self, account: Account) -> str:
+        """The person, as the scheduler writes whose a job is."""
+        return account.name
+
+    def state_getowner(self) -> str:
+        """Whose `job_status` says that the job is, "" where it does not."""
+        return ""
+
+    async def leads_to(self, node: str) -> bool:
+        """Whether the proxy may connect to what the scheduler says that the job runs on."""
+        return bool(_NODE.fullmatch(node))
+
     def queue(self) -> Queue:
         """Where it is known how the job stands."""
         found = self.__dict__.get("_queue")
@@ -76,24 +91,40 @@ class JobMixin(ServerMixin):
         status = await self.query_job_status()
         if status == JobStatus.UNKNOWN:
             raise RunError(one_line(self.job_status, 200))
-        word = (self.job_status.split() or [""])[0]
+        word, owner = one_line((self.job_status.split() or [""])[0], 200), self.state_getowner()
         if status == JobStatus.PENDING:
-            return {self.job_id: JobState(PENDING, word)}
+            return {self.job_id: JobState(PENDING, word, owner=owner)}
         if status == JobStatus.RUNNING:
-            return {self.job_id: JobState(RUNNING, word, node=self.state_gethost() or "")}
+            return {self.job_id: JobState(RUNNING, word, node=self.state_gethost() or "", owner=owner)}
         return {}
+
+    async def job_state(self, job: str, *, newest: bool = False) -> JobState | None:
+        """How a job stands (`Queue.state`). Somebody else's is none: the number may be what a person likes."""
+        state = await self.queue().state(job, newest=newest)
+        if state is None or not state.owner:
+            return state
+        try:
+            owner = self.owner(self.account())
+        except (HpcbinderError, KeyError):
+            return state  # of an account that is there no more
+        if state.owner != owner:
+            self.log.warning("Job %s of %s is not of %s", job, self._log_name, self.user.name)
+            self.queue().forget(job)
+            return GONE
+        return state
 
     # Instead of batchspawner's
 
     async def run_command(self, cmd: str, input: str | None = None, env: Any = None) -> str:
-        """A command of the site's configuration, without a shell and with no more environment than a person gets."""
+        """Ask the scheduler (`batch_query_cmd`) without a shell, and as the hub: a person has settings of their own for
+        that command, and could have it say what they like."""
         command = shlex.split(cmd)
-        prefix = shlex.split(self.exec_prefix.replace("{username}", self.user.name))
-        account = self.account()
-        # batchspawner puts the prefix in front itself.
+        # batchspawner puts the prefix in front.
+        prefix = shlex.split(format_template(self.exec_prefix, **self.get_req_subvars()))
         if prefix and command[: len(prefix)] == prefix:
             command = command[len(prefix) :]
-        done = await account.run(command, (input or "").encode())
+        own = {name: os.environ[name] for name in ("HOME", "USER", "LOGNAME") if name in os.environ}
+        done = await run(command, (input or "").encode(), environ={**self._passed, **own})
         if done.code:
             raise RuntimeError(one_line(done.complaint.strip() or f"exit code {done.code}", 500))
         return done.out.strip()
@@ -112,7 +143,10 @@ class JobMixin(ServerMixin):
             why = one_line(" ".join(done.complaint.split()) or f"exit code {done.code}", 500)
             self.log.warning("No job for %s: %s", self._log_name, why)
             raise failure(f"the scheduler takes no such job: {why}", reason="refused", status=400)
-        job = str(self.parse_job_id(done.out.strip()))
+        try:
+            job = str(self.parse_job_id(done.out.strip()))
+        except Exception:  # whatever batchspawner's classes raise
+            job = ""
         if not _JOB.fullmatch(job):
             raise failure("the scheduler's answer has no number of a job", reason="refused")
         return job
@@ -132,10 +166,11 @@ class JobMixin(ServerMixin):
         account, resources, files = await self.prepare()
         self.expect_port()
         try:
-            request = {"do": "put", "place": self.place(account), "server": self.server_name, "files": files}
-            put = await account.ask("filing", request)
-            self.job_facts = {**self.job_facts, "folder": put["folder"], "log": put["log"]}
-            self.job_id = await self.submit(account, resources, put["folder"], put["log"])
+            place = "/" + os.path.normpath(self.place(account)).lstrip("/")
+            request = {"do": "put", "place": place, "server": self.server_name, "files": files}
+            folder, log = put_there(request, await account.ask("filing", request))
+            self.job_facts = {**self.job_facts, "folder": folder, "log": log}
+            self.job_id = await self.submit(account, resources, folder, log)
         except HpcbinderError as error:
             self.log.warning("Cannot start %s: %s", self._log_name, error)
             raise failure(one_line(error.message, 500), reason="account") from None
@@ -149,12 +184,16 @@ class JobMixin(ServerMixin):
         job = self.job_id
         while True:
             said = self._port_said.is_set()
-            state = await self.queue().state(job, newest=said)
+            state = await self.job_state(job, newest=said)
             if state is not None:
                 self.say(state.sentence(job), 50 if state.phase == RUNNING else 20)
                 if state.phase == ENDED:
                     raise await self.died(state.sentence(job))
-                if said and state.phase == RUNNING and _NODE.fullmatch(state.node):
+                if said and state.phase == RUNNING and state.node:
+                    if not await self.leads_to(state.node):
+                        why = f"'{one_line(state.node, 100)}' is no machine that servers of this hub run on"
+                        self.log.warning("%s, job %s: %s", self._log_name, job, why)
+                        raise failure(why, reason="node")
                     return state.node, int(self.job_facts["port"])
             if said:
                 await asyncio.sleep(0.2)
@@ -181,7 +220,7 @@ class JobMixin(ServerMixin):
             return None  # `start` itself looks, and says more
         if not self.job_id:
             return 0
-        state = await self.queue().state(self.job_id)
+        state = await self.job_state(self.job_id)
         if state is None or state.phase != ENDED:
             return None
         await self._clean(self.account())
@@ -201,7 +240,7 @@ class JobMixin(ServerMixin):
             return
         job, account = self.job_id, self.account()
         self.awaits_port = False
-        state = await self.queue().state(job, newest=True)
+        state = await self.job_state(job, newest=True)
         gentle = self.gentle_cancel()
         if gentle and not now and state is not None and state.phase == RUNNING:
             await self._told(account, gentle)
@@ -226,7 +265,7 @@ class JobMixin(ServerMixin):
     async def _ended(self, job: str, seconds: float) -> bool:
         end = asyncio.get_running_loop().time() + seconds
         while True:
-            state = await self.queue().state(job, newest=True)
+            state = await self.job_state(job, newest=True)
             if state is not None and state.phase == ENDED:
                 return True
             if asyncio.get_running_loop().time() > end:
@@ -236,6 +275,28 @@ class JobMixin(ServerMixin):
     async def progress(self) -> Any:
         async for event in ServerMixin.progress(self):
             yield event
+
+
+def put_there(request: Mapping[str, Any], answer: Mapping[str, Any]) -> tuple[str, str]:
+    """The folder and the log that `filing` has made. A person may have what they like be run in its place.
+
+    Args:
+        request: What it was asked.
+        answer: What it said.
+
+    Raises:
+        RunError: It is no such folder, or no such log.
+    """
+    folder, log = answer.get("folder"), answer.get("log")
+    names = re.escape(f"{str(request['place']).rstrip('/')}/{request['server']}")
+    if (
+        isinstance(folder, str)
+        and isinstance(log, str)
+        and re.fullmatch(names + r"~[a-z0-9_]{8}", folder, re.ASCII)
+        and re.fullmatch(names + r"\.log", log)
+    ):
+        return folder, log
+    raise RunError(f"what is said of the server's folder cannot be read: {one_line(str(answer), 100)}")
 
 
 __all__ = ["BatchSpawnerBase", "JobMixin"]

@@ -46,7 +46,8 @@ def server_version_note(entry: Entry) -> str:
 
 def _version(entry: Entry) -> str:
     for package in entry.packages.get("server", ()):
-        if package.get("name") == "jupyterhub" and re.match(r"\d+\.", version := package.get("version", "")):
+        version = package.get("version", "")
+        if package.get("name") == "jupyterhub" and re.fullmatch(r"[0-9]{1,6}\.[A-Za-z0-9.+-]{1,40}", version):
             return version
     return ""
 

@@ -25,6 +25,7 @@ class JobState:
         reason: Why it waits, or why it ended; "" where nobody says.
         start: When it is expected to start, as the scheduler writes it; "" where nobody says.
         node: Where it runs, "" before.
+        owner: Whose it is, as the scheduler writes it; "" where nobody says.
     """
 
     phase: str
@@ -32,6 +33,7 @@ class JobState:
     reason: str = ""
     start: str = ""
     node: str = ""
+    owner: str = ""
 
     def sentence(self, job: str) -> str:
         """For the person who waits."""
@@ -86,6 +88,10 @@ class Queue:
         if known is not None and known.phase == ENDED:
             self._jobs.pop(job, None)
         return known
+
+    def forget(self, job: str) -> None:
+        """Ask about a job no more."""
+        self._jobs.pop(job, None)
 
     async def _ask(self) -> None:
         if self._asking is None:

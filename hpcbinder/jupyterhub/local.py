@@ -9,12 +9,16 @@ from typing import Any
 from jupyterhub.spawner import Spawner
 from traitlets import Float, Unicode
 
-from hpcbinder.errors import HpcbinderError
+from hpcbinder.errors import HpcbinderError, RunError
 from hpcbinder.jupyterhub import handler
 from hpcbinder.jupyterhub.mixin import ServerMixin, failure
 from hpcbinder.text import one_line
 
 handler.install()
+
+_KEPT = {"pid": int, "started": int, "boot": str, "machine": str, "folder": str}
+"""What is said of a server, and asked about again (`hpcbinder.jupyterhub.remote`)."""
+_LONGEST = 1000
 
 
 class LocalSpawner(ServerMixin, Spawner):
@@ -38,7 +42,7 @@ class LocalSpawner(ServerMixin, Spawner):
         """Have a server started (`hpcbinder.jupyterhub.remote`); what is to be kept of it."""
         account = self.account()
         answer = await account.ask("remote", {**request, "environment": dict(account.environ)})
-        return {"server": answer["server"]}
+        return {"server": kept("this machine", answer.get("server"))}
 
     async def ask(self, request: dict[str, Any], *, seconds: float = 60.0) -> dict[str, Any]:
         """Ask where the server runs."""
@@ -119,3 +123,16 @@ class LocalSpawner(ServerMixin, Spawner):
             await self.ask({"do": "stop", "server": server, "patience": patience}, seconds=patience + 30)
         except HpcbinderError as error:
             self.log.warning("%s is not stopped: %s", self._log_name, error)
+
+
+def kept(host: str, said: object) -> dict[str, Any]:
+    """What is kept of an answer about a server. A person may have what they like be run in place of a Python there.
+
+    Raises:
+        RunError: It is none.
+    """
+    if isinstance(said, dict) and said.keys() == _KEPT.keys():
+        right = (type(said[name]) is kind for name, kind in _KEPT.items())
+        if all(right) and all(len(str(value)) <= _LONGEST for value in said.values()):
+            return said
+    raise RunError(f"{host}: what it says of the server cannot be read: {one_line(str(said), 100)}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub.utils import url_path_join
 from tornado import web
 from traitlets import Any as AnyTrait
-from traitlets import Dict, Integer, List, Tuple, Unicode, default
+from traitlets import Bool, Dict, Integer, List, Tuple, Unicode, default
 from traitlets.config import LoggingConfigurable
 
 from hpcbinder import runtime
@@ -79,6 +79,12 @@ class ServerMixin(_Behind):
         "{home}/.local/state/hpcbinder/servers",
         help="Folder of a person's, seen where servers run, for what starts one and for its log. "
         "{home} and {username} stand for the person's.",
+    ).tag(config=True)
+    minimum_uid = Integer(
+        1000, min=1, help="Lowest number of an account that servers are started for; below are those of services."
+    ).tag(config=True)
+    own_account = Bool(
+        False, help="The account that the hub runs as may have servers too: for a hub that its only person runs."
     ).tag(config=True)
     port_range = Tuple(
         Integer(), Integer(), default_value=(1024, 65535), help="Lowest and highest port that a server may take."
@@ -184,10 +190,20 @@ class ServerMixin(_Behind):
         """The person's account.
 
         Raises:
-            UsageError: There is none, or it is root's.
+            UsageError: There is none, or it is nobody's who may have servers.
         """
-        environ = {name: os.environ[name] for name in self.passed_environment if name in os.environ}
-        return Account.of(self.user.name, prefix=self.exec_prefix, environ=environ, python=self._python)
+        return Account.of(
+            self.user.name,
+            prefix=self.exec_prefix,
+            environ=self._passed,
+            python=self._python,
+            minimum_uid=self.minimum_uid,
+            hubs=self.own_account,
+        )
+
+    @property
+    def _passed(self) -> dict[str, str]:
+        return {name: os.environ[name] for name in self.passed_environment if name in os.environ}
 
     @property
     def _python(self) -> str:
@@ -223,8 +239,8 @@ class ServerMixin(_Behind):
             entry = await self.offers.entry(account.name, environment, account.prefix)
             resources = offer.resources(options)
             told = self.told_environment(options.path or environment.path)
-            files = await asyncio.to_thread(self._files, entry, account, told, options.reset)
-        except (HpcbinderError, OSError) as error:
+            files = await asyncio.to_thread(self._files, entry, environment.own, told, options.reset)
+        except (HpcbinderError, OSError, ValueError) as error:  # the last where no text in a record can be sent
             message = one_line(error.message if isinstance(error, HpcbinderError) else str(error), 500)
             self.log.warning("Cannot start %s: %s", self._log_name, message)
             raise failure(message, reason="image", status=400) from None
@@ -233,10 +249,17 @@ class ServerMixin(_Behind):
             self.say(note, 5)
         return account, resources, files
 
-    def _files(self, entry: Entry, account: Account, told: Mapping[str, str], fresh: bool) -> dict[str, str]:
+    def _files(self, entry: Entry, own: bool, told: Mapping[str, str], fresh: bool) -> dict[str, str]:
         settings = self.config_of_hpcbinder()
         description = runtime.describe(
-            entry, settings.runtime, argv=server_argv(), environ=account.environ, slurm=settings.slurm
+            entry,
+            settings.runtime,
+            argv=server_argv(),
+            # None of the person's: a prologue reads code below $HOME (Lmod, ~/.lmodrc.lua), and here the hub runs it.
+            environ=self._passed,
+            slurm=settings.slurm,
+            # What the person's record names is whatever they like.
+            reads_image=not own,
         )
         description["environment"] = [*description["environment"], *OF_THE_JOB, *sorted(told)]
         description["space"] = runtime.space_of(entry, settings.space)

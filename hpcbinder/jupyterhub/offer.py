@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar, cast
+from weakref import WeakValueDictionary
 
 from hpcbinder.catalog import Catalog
 from hpcbinder.config import Config
@@ -90,6 +91,7 @@ class Offers:
         self._partitions: tuple[float, tuple[Partition, ...]] = (-_FRESH, ())
         self._accounts: dict[str, tuple[float, Associations | None]] = {}
         self._asking: dict[tuple[str, str], asyncio.Task[object]] = {}
+        self._people: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, user: str, prefix: Sequence[str] = ()) -> Offer:
         """What a person is offered now.
@@ -102,7 +104,8 @@ class Offers:
         note = ""
         if self._own:
             try:
-                own = await self._once(("own", user), lambda: self._person(user, prefix).environments())
+                person = self._person(user, prefix)
+                own = await self._once(("own", user), lambda: self._alone(user, person.environments))
                 # What the site vouches for wins over what a person calls by the same name.
                 environments = {**own, **environments}
             except HpcbinderError as error:
@@ -130,7 +133,9 @@ class Offers:
             HpcbinderError: It is gone, or cannot be read.
         """
         if environment.own:
-            return await self._person(user, prefix).entry(environment.id)
+            person = self._person(user, prefix)
+            what = (f"entry {environment.id}", user)
+            return await self._once(what, lambda: self._alone(user, lambda: person.entry(environment.id)))
         return await asyncio.to_thread(self._listing.entry, environment)
 
     def _person(self, user: str, prefix: Sequence[str]) -> Person:
@@ -157,6 +162,12 @@ class Offers:
                 del self._accounts[next(iter(self._accounts))]
             self._accounts[user] = (time.monotonic(), found)
         return found
+
+    async def _alone(self, user: str, ask: Callable[[], Awaitable[_Value]]) -> _Value:
+        """One question to a person's programs at a time: each takes a thread, and memory."""
+        lock = self._people.setdefault(user, asyncio.Lock())
+        async with lock:
+            return await ask()
 
     async def _once(self, what: tuple[str, str], ask: Callable[[], Awaitable[_Value]]) -> _Value:
         """One question at a time: whoever asks the same meanwhile gets the same answer."""

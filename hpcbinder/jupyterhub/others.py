@@ -6,15 +6,18 @@ manuals have it, and compared with job scripts that were written down.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import shlex
+import socket
 from typing import Any
 
 import batchspawner
-from traitlets import List, Unicode
+from traitlets import List, TraitError, Unicode, validate
 
 from hpcbinder.errors import RunError, UsageError
+from hpcbinder.jupyterhub.account import Account
 from hpcbinder.jupyterhub.batch import JobMixin
 from hpcbinder.jupyterhub.mixin import failure
 from hpcbinder.jupyterhub.offer import Offer
@@ -24,6 +27,9 @@ from hpcbinder.text import one_line
 
 _PLAIN = re.compile(r"/[A-Za-z0-9/._+@~=-]*", re.ASCII)
 _UNANSWERED = "no answer: "
+_HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63}){0,15}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*", re.ASCII)
+"""A host whose last part is one is an address (URL Standard, 3.5): `127.1`, `0x7f000001`."""
 _KNOWN = ["PATH", "LANG", "LC_ALL", "TZ"]
 
 
@@ -33,6 +39,37 @@ class ScriptMixin(JobMixin):
     script_lines = List(
         Unicode(), help="Lines of the site's for every job's script, as its scheduler reads them (`#PBS -P physics`)."
     ).tag(config=True)
+
+    nodes = Unicode(
+        "",
+        help="Regular expression for the names of machines that jobs run on (`node[0-9]+`): the proxy connects to no "
+        "other. Empty: to any that is named, but for the hub's own; where the scheduler lets a person say where their "
+        "job runs, that may be any host of the site.",
+    ).tag(config=True)
+
+    @validate("nodes")
+    def _validate_nodes(self, proposal: Any) -> str:
+        try:
+            re.compile(proposal["value"])
+        except re.error as error:
+            raise TraitError(f"nodes: {proposal['value']!r} is no regular expression: {error}") from None
+        return str(proposal["value"])
+
+    async def leads_to(self, node: str) -> bool:
+        if not await super().leads_to(node):
+            return False
+        if self.nodes:
+            return bool(re.fullmatch(self.nodes, node))
+        own = socket.gethostname().lower()
+        name = node.lower()
+        last = name.rpartition(".")[2]
+        if not _HOST.fullmatch(name) or _NUMBER.fullmatch(last) or name in (own, own.partition(".")[0]):
+            return False
+        return last not in ("localhost", "localdomain") and not await _is_here(name)
+
+    def owner(self, account: Account) -> str:
+        # Of an account of a domain they have the name alone.
+        return account.name.partition("@")[0]
 
     def directives(self, resources: Resources) -> list[str]:
         """What a job asks for, in the scheduler's words.
@@ -75,18 +112,43 @@ class ScriptMixin(JobMixin):
         return "\n".join([*lines, f"exec {shlex.join(command)}", ""])
 
 
+async def _is_here(name: str) -> bool:
+    """Whether a name leads to this very machine: addresses of others cannot be bound."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(name, 0, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return False  # then it leads nowhere
+    for family, kind, protocol, _, address in found:
+        with socket.socket(family, kind, protocol) as attempt:
+            try:
+                attempt.bind(address)
+            except OSError:
+                continue
+            return True
+    return False
+
+
 class PBSSpawner(ScriptMixin, batchspawner.PBSSpawner):  # type: ignore[misc, unused-ignore]
     """PBS Professional, OpenPBS. Unverified: no test runs a PBS."""
 
     batch_script = Unicode("", help="Not used: the job's script is hpcbinder's own.")
     passed_environment = List(Unicode(), [*_KNOWN, "PBS_CONF_FILE", "PBS_SERVER"]).tag(config=True)
     # qstat(1B), job_state: exiting and suspended ones are not over, waiting, held and moved ones will run.
-    state_pending_re = Unicode(r"job_state = [HMQTW]").tag(config=True)
-    state_running_re = Unicode(r"job_state = [BERSU]").tag(config=True)
+    state_pending_re = Unicode(r"(?m)^\s*job_state = [HMQTW]").tag(config=True)
+    state_running_re = Unicode(r"(?m)^\s*job_state = [BERSU]").tag(config=True)
     state_unknown_re = Unicode(r"(?i)cannot connect|connection (refused|timed out)|communication failure").tag(
         config=True
     )
-    state_exechost_re = Unicode(r"exec_host = ([A-Za-z0-9.-]+)/").tag(config=True)
+    state_exechost_re = Unicode(r"(?m)^\s*exec_host = ([A-Za-z0-9.-]+)/").tag(config=True)
+
+    def parse_job_id(self, output: str) -> str:
+        # NUMBER.SERVER; a command goes to a server that is named in what it is told, so the number alone is kept.
+        found = re.fullmatch(r"([0-9]+)(\.[A-Za-z0-9.-]+)?", (output.splitlines() or [""])[-1], re.ASCII)
+        return found[1] if found else ""
+
+    def state_getowner(self) -> str:
+        found = re.search(r"^\s*Job_Owner = ([^@\s]+)", self.job_status, re.MULTILINE)
+        return found[1] if found else ""
 
     def directives(self, resources: Resources) -> list[str]:
         return pbs_directives(resources)
@@ -104,6 +166,7 @@ class LsfSpawner(ScriptMixin, batchspawner.LsfSpawner):  # type: ignore[misc, un
     passed_environment = List(
         Unicode(), [*_KNOWN, "LSF_BINDIR", "LSF_ENVDIR", "LSF_FULL_VERSION", "LSF_LIBDIR", "LSF_SERVERDIR"]
     ).tag(config=True)
+    batch_query_cmd = Unicode('bjobs -u all -a -noheader -o "STAT EXEC_HOST USER" {job_id}').tag(config=True)
     state_unknown_re = Unicode(r"^UNKWN|LSF is down|(?i:please wait|cannot connect|timed out)").tag(config=True)
 
     def directives(self, resources: Resources) -> list[str]:
@@ -130,8 +193,12 @@ class LsfSpawner(ScriptMixin, batchspawner.LsfSpawner):  # type: ignore[misc, un
         # `4*node1:4*node2`: the script is run by the first.
         return re.sub(r"^[0-9]+\*", "", self._said()[1].partition(":")[0])
 
+    def state_getowner(self) -> str:
+        # A site's own `batch_query_cmd` may say two things alone.
+        return self._said()[2].rpartition("\\")[2]
+
     def _said(self) -> list[str]:
-        return [*self.job_status.split(), "", ""][:2]
+        return [*self.job_status.split(), "", "", ""][:3]
 
 
 class CondorSpawner(ScriptMixin, batchspawner.CondorSpawner):  # type: ignore[misc, unused-ignore]
@@ -139,10 +206,18 @@ class CondorSpawner(ScriptMixin, batchspawner.CondorSpawner):  # type: ignore[mi
 
     batch_script = Unicode("", help="Not used: the job's description is hpcbinder's own.")
     passed_environment = List(Unicode(), [*_KNOWN, "CONDOR_CONFIG"]).tag(config=True)
+    batch_query_cmd = Unicode(
+        'condor_q {job_id} -allusers -format "%s, " JobStatus -format "%s" RemoteHost -format " %s" Owner'
+    ).tag(config=True)
     state_unknown_re = Unicode(r"(?i)failed to (fetch|connect)|can't (find|connect)|timed out").tag(config=True)
 
     def directives(self, resources: Resources) -> list[str]:
         return htcondor_directives(resources)
+
+    def state_getowner(self) -> str:
+        # A site's own `batch_query_cmd` may say two things alone.
+        found = re.fullmatch(r"[0-9]+, \S* (\S+)", self.job_status)
+        return found[1] if found else ""
 
     def job_script(self, resources: Resources, command: list[str], log: str) -> str:
         """A submit description. Everybody may read what a job of HTCondor has in its record (`condor_q -long`): of the

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcbinder.catalog import parse
+from hpcbinder.catalog import build
 from hpcbinder.errors import CatalogError, HpcbinderError, UsageError
 from hpcbinder.jupyterhub.environment import Environment
 from hpcbinder.jupyterhub.listing import environment
@@ -34,8 +34,8 @@ _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}", re.ASCII)
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _MOST = 300
 """Images that are shown."""
-_LIST, _RECORD = 4 << 20, 32 << 20
-"""Bytes of an answer."""
+_LIST, _RECORD = 4 << 20, 2 << 20
+"""Bytes of an answer. As objects of Python it takes some thirty times as many, for a moment."""
 
 
 class Person:
@@ -71,14 +71,8 @@ class Person:
         Raises:
             HpcbinderError: They cannot be had, in time.
         """
-        answer = await self._ask(_LIST, "list", "--own", "--json")
-        if not isinstance(answer, list):
-            raise CatalogError("what hpcbinder says of your images cannot be read")
-        found = {}
-        for item in answer[:_MOST]:
-            if (made := _environment(item)) is not None:
-                found[made.id] = made
-        return found
+        # Also to make something of it keeps nobody else waiting.
+        return await asyncio.to_thread(self._listed)
 
     async def entry(self, id_: str) -> Entry:
         """The record of one image of the person's own store.
@@ -88,15 +82,31 @@ class Person:
         """
         if not _ID.fullmatch(id_):
             raise CatalogError("that cannot be an image's id")
-        answer = await self._ask(_RECORD, "show", id_, "--json")
-        entry: Entry = parse(json.dumps(answer).encode(), Entry, Path(f"what hpcbinder says to {self._name}"))
+        return await asyncio.to_thread(self._recorded, id_)
+
+    def _listed(self) -> dict[str, Environment]:
+        answer = self._ask(_LIST, "list", "--own", "--json")
+        if not isinstance(answer, list):
+            raise CatalogError("what hpcbinder says of your images cannot be read")
+        found = {}
+        for item in answer[:_MOST]:
+            if (made := _environment(item)) is not None:
+                found[made.id] = made
+        return found
+
+    def _recorded(self, id_: str) -> Entry:
+        answer = self._ask(_RECORD, "show", id_, "--json")
+        try:
+            entry: Entry = build(answer, Entry)
+        except (ValueError, RecursionError) as error:
+            raise CatalogError(f"the record of your image is damaged: {one_line(str(error), 200)}") from None
         if entry.id != id_ or not all(path.startswith("/") for path in entry.formats.values()):
             raise CatalogError("the record is another image's")
         return entry
 
-    async def _ask(self, limit: int, *arguments: str) -> Any:
+    def _ask(self, limit: int, *arguments: str) -> Any:
         command, environ = (*self._command, *arguments), self._environment()
-        raw = await asyncio.to_thread(_output, command, environ, self._seconds, limit)
+        raw = _output(command, environ, self._seconds, limit)
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):
@@ -169,7 +179,7 @@ def _read(process: subprocess.Popen[bytes], end: float, limit: int) -> bytes | N
                 return bytes(raw)
             raw += block
             if len(raw) > limit:
-                raise CatalogError("the list of your images is longer than a list is")
+                raise CatalogError(f"what hpcbinder says of your images is longer than {limit} bytes")
     return None
 
 
@@ -185,8 +195,7 @@ def _environment(item: object) -> Environment | None:
     said = item.get("published")
     if isinstance(said, dict):
         try:
-            record = parse(json.dumps({**known, **said}).encode(), Published, Path(id_))
-            return environment(id_, checked(record), own=True)
+            return environment(id_, checked(build({**known, **said}, Published)), own=True)
         except (HpcbinderError, ValueError, RecursionError):
             pass  # as if nothing had been said
     try:

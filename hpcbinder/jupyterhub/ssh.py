@@ -11,14 +11,9 @@ from typing import Any
 from traitlets import Float, Integer, List, Unicode
 
 from hpcbinder.errors import RunError, UsageError
-from hpcbinder.jupyterhub.account import Account
-from hpcbinder.jupyterhub.local import LocalSpawner
+from hpcbinder.jupyterhub.account import Account, refuse_service
+from hpcbinder.jupyterhub.local import LocalSpawner, kept
 from hpcbinder.jupyterhub.openssh import Login, OpenSSH, UnreachableError
-from hpcbinder.text import one_line
-
-_KEPT = {"pid": int, "started": int, "boot": str, "machine": str, "folder": str}
-"""What the far end says of a server, and hears again (`hpcbinder.jupyterhub.remote`)."""
-_LONGEST = 1000
 
 
 class SshSpawner(LocalSpawner):
@@ -58,8 +53,7 @@ class SshSpawner(LocalSpawner):
         # The same rules as for the account there: it becomes a word of ssh's.
         self._login("localhost")
         try:
-            if pwd.getpwnam(name).pw_uid == 0:
-                raise UsageError("no server is started as root")
+            refuse_service(pwd.getpwnam(name), self.minimum_uid)
         except (KeyError, ValueError):
             pass
         # Nothing is ever run here in their name.
@@ -115,16 +109,3 @@ class SshSpawner(LocalSpawner):
     def address(self) -> str:
         # Never what is said there: a person would have the proxy connect to wherever they like.
         return str(self.job_facts["host"])
-
-
-def kept(host: str, said: object) -> dict[str, Any]:
-    """What is kept of an answer about a server. A person may have what they like be run in place of a Python there.
-
-    Raises:
-        RunError: It is none.
-    """
-    if isinstance(said, dict) and said.keys() == _KEPT.keys():
-        right = (type(said[name]) is kind for name, kind in _KEPT.items())
-        if all(right) and all(len(str(value)) <= _LONGEST for value in said.values()):
-            return said
-    raise RunError(f"{host}: what it says of the server cannot be read: {one_line(str(said), 100)}")

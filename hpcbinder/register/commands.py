@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,21 @@ if TYPE_CHECKING:
 ALWAYS = ("python", "python3", "ipython", "jupyter", "jupyter-lab", "R", "Rscript", "julia")
 """What a person expects of an image that has it."""
 
+_FROM_IMAGE = re.compile(
+    r"(python|ipython|pip|perl|ruby|node|lua)[0-9.]*|jupyter(-[a-z0-9-]+)?|R|Rscript|julia|java|javac|npm|npx|pytest"
+    r"|cc|c\+\+|gcc|g\+\+|gfortran|clang|clang\+\+|cmake|ctest|ninja|make"
+)
+"""Programs that a host may well have, and whoever asks for them wants in another version."""
+_FROM_HOST = re.compile(
+    r"sudo|sudoedit|su|doas|pkexec|runuser|ksu|login|k?passwd|chsh|chfn|newgrp|sg|git|hg|svn"
+    r"|ssh(-[a-z0-9-]+)?|slogin|scp|sftp|rsync|mosh|rsh|rlogin|telnet|ftp"
+    r"|kinit|klist|kdestroy|kswitch|aklog|gpg2?|gpg-agent|pinentry(-[a-z0-9-]+)?|pass"
+    r"|sbatch|srun|salloc|scancel|squeue|sinfo|sacct|sacctmgr|scontrol|sattach|sbcast|sshare|sstat|sprio|sreport|sdiag"
+    r"|qsub|qstat|qdel|qalter|qhold|qrls|bsub|bjobs|bkill|bqueues|condor_[a-z_]+"
+    r"|apptainer|singularity|docker|podman|shifter|shifterimg|enroot|sarus|ch-run|ch-image"
+    r"|module|ml|lmod|modulecmd|hpcbinder|bash|sh|dash|zsh|t?csh|ksh|fish|env"
+)
+"""Programs that passwords are typed to, keys are shown to or jobs are asked of: an image has no business with them."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)
 _SYSTEM = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
 _LIMIT = 8 << 20
@@ -23,14 +39,18 @@ _MOST = 200
 _PATH = ":".join(("/usr/local/sbin", "/usr/local/bin", *_SYSTEM))
 
 
-def commands_of(image: Image, env: Mapping[str, str], asked: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def commands_of(
+    image: Image, env: Mapping[str, str], asked: Mapping[str, Sequence[str]], *, host: str = _PATH
+) -> tuple[str, ...]:
     """Names of programs on an image's PATH: those everybody expects, and those of the packages that the repository asks
-    for. A name that the image's operating system has is left to the host's: it brings no second `ls` or `bash`.
+    for. A name that the image's operating system has is left to the host's: it brings no second `ls` or `bash`. So is
+    what the host has, but for languages and their tools, and what passwords are typed to, wherever it is.
 
     Args:
         image: The image's squashfs, opened.
         env: The image's own environment.
         asked: Ecosystem -> names of packages (`Entry.asked`).
+        host: The PATH on which this machine has its own programs.
 
     Raises:
         ConvertError: The image is damaged.
@@ -39,9 +59,17 @@ def commands_of(image: Image, env: Mapping[str, str], asked: Mapping[str, Sequen
     found = {name: None for name in ALWAYS if _in(image, folders, name)}
     own = [folder for folder in folders if posixpath.normpath(folder) not in _SYSTEM]
     for name in sorted({*_of_wheels(image, asked.get("pypi", ())), *_of_conda(image, asked.get("conda", ()))}):
-        if len(found) < _MOST and _NAME.fullmatch(name) and _in(image, own, name) and not _in(image, _SYSTEM, name):
+        if len(found) == _MOST or not _NAME.fullmatch(name) or _is_the_hosts(name, host):
+            continue
+        if _in(image, own, name) and not _in(image, _SYSTEM, name):
             found[name] = None
     return tuple(found)
+
+
+def _is_the_hosts(name: str, path: str) -> bool:
+    if _FROM_HOST.fullmatch(name):
+        return True
+    return _FROM_IMAGE.fullmatch(name) is None and shutil.which(name, path=path) is not None
 
 
 def _in(image: Image, folders: Sequence[str], name: str) -> bool:

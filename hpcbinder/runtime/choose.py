@@ -43,13 +43,17 @@ class Choice:
     reason: str
 
 
-def pick_runtime(name: str, entry: Entry, *, environ: Mapping[str, str] | None = None) -> Choice:
+def pick_runtime(
+    name: str, entry: Entry, *, environ: Mapping[str, str] | None = None, reads_image: bool = True
+) -> Choice:
     """Choose what runs an image here.
 
     Args:
         name: `auto`, or a runtime's name; `apptainer` takes Singularity where there is no Apptainer.
         entry: The image.
         environ: Environment whose PATH is looked at, after the site's prologue; `os.environ` when None.
+        reads_image: The image's file may be opened. If not, Charliecloud gets no place in it for folders beside the
+            home and /tmp.
 
     Raises:
         RunError: No such runtime is installed, or it cannot run the formats the image has.
@@ -67,7 +71,7 @@ def pick_runtime(name: str, entry: Entry, *, environ: Mapping[str, str] | None =
             refused.append(f"{candidate} has no image to run ({_wanted(candidate)})")
             continue
         reason = "; ".join([f"{candidate} is at {program}", *refused])
-        return Choice(runtime(candidate, program), _image(entry, candidate, location), reason)
+        return Choice(runtime(candidate, program), _image(entry, candidate, location, reads_image), reason)
     hint = _INSTALL[name] if name in _INSTALL else f"{_INSTALL['apptainer']}, or {_INSTALL['charliecloud']}"
     raise RunError(f"no runtime can run {entry.id} here: {', '.join(refused)}", hint=hint)
 
@@ -131,7 +135,7 @@ def _engine_has(program: str, tag: str) -> bool:
     return asked.returncode == 0
 
 
-def _image(entry: Entry, candidate: str, location: str) -> Image:
+def _image(entry: Entry, candidate: str, location: str, reads: bool) -> Image:
     level = entry.config.labels.get(f"{contract.LABEL_PREFIX}{contract.LEVEL_LABEL}")
     # What a repository's own Dockerfile made has an entrypoint of its own, and ours beside it.
     ours = entry.config.entrypoint[:1] == (contract.ENTRYPOINT,) or level == contract.OWN_LEVEL
@@ -140,7 +144,7 @@ def _image(entry: Entry, candidate: str, location: str) -> Image:
         location=location,
         entrypoint=contract.ENTRYPOINT if ours else "",
         env=dict(entry.config.env),
-        mount_points=_mount_points(Path(location)) if candidate == "charliecloud" else (),
+        mount_points=_mount_points(Path(location)) if candidate == "charliecloud" and reads else (),
     )
 
 

@@ -25,6 +25,7 @@ def describe(
     env: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     slurm: SlurmConfig | None = None,
+    reads_image: bool = True,
 ) -> dict[str, Any]:
     """Everything a launcher needs to know to run a command in an image later, on another node, without hpcbinder.
 
@@ -33,8 +34,10 @@ def describe(
         settings: Configuration: which runtime, binds, environment, GPU, prologue.
         argv: The command inside; `{connection_file}` in it is replaced at the start.
         env: Variables to set for it, not secret.
-        environ: The host's environment, `os.environ` when None.
+        environ: The host's environment, `os.environ` when None. The prologue runs with it, as whoever calls: where that
+            is done for somebody else, none of theirs, HOME above all.
         slurm: What of Slurm is within reach of the command, and what its workers' jobs ask for; None for nothing.
+        reads_image: The image's file may be opened here; not where somebody else says where it is.
 
     Returns:
         The JSON object of a launch.json (`hpcbinder.runtime.launch.main.prepare` documents it).
@@ -48,7 +51,7 @@ def describe(
             parse_bind(bind)
     except LaunchError as error:
         raise RunError(str(error)) from error
-    choice = pick_runtime(settings.name, entry, environ=after)
+    choice = pick_runtime(settings.name, entry, environ=after, reads_image=reads_image)
     if choice.runtime.name == "charliecloud" and settings.gpu not in ("auto", "none"):
         raise RunError("Charliecloud cannot bring the host's GPU libraries into a squashfs", hint="use Apptainer")
     return {

@@ -5,8 +5,18 @@ from __future__ import annotations
 from hpcbinder import contract
 
 # /srv/repo is read-only, like the whole image, and a person wants to save a notebook. The copy is made inside, where
-# the files are; under another name first, so that one that was interrupted is never taken for a whole one.
+# the files are; under another name first, so that one that was interrupted is never taken for a whole one. No .git
+# comes along, from whatever folder: git, on the host as well as inside, runs what the settings in it say. Not every
+# image has a find.
 _SCRIPT = """
+without_git() {
+    for path in "$1"/.[gG][iI][tT]; do
+        if [ -e "$path" ] || [ -L "$path" ]; then rm -rf -- "$path"; fi
+    done
+    for path in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+        if [ -d "$path" ] && [ ! -L "$path" ]; then without_git "$path"; fi
+    done
+}
 if [ -e "$1" ]; then
     echo "hpcbinder: opening $1, your copy of the repository from an earlier run (move it away to start afresh)"
 elif [ -d "$2" ]; then
@@ -14,7 +24,10 @@ elif [ -d "$2" ]; then
     partial=".$1.partial.$$"
     trap 'rm -rf -- "$partial"' EXIT
     trap 'exit 129' HUP INT TERM
-    cp -RP -- "$2" "$partial"
+    mkdir -- "$partial"
+    cp -RP -- "$2/." "$partial/"
+    chmod -R u+rwX -- "$partial" || :
+    without_git "$partial"
     mv -T -- "$partial" "$1" 2>/dev/null || [ -d "$1" ]
     rm -rf -- "$partial"
     trap - EXIT HUP INT TERM
@@ -43,7 +56,8 @@ def lab_argv(entry_id: str, *, repository: str = contract.REPO_DIR, own: bool = 
     """The command inside that opens JupyterLab on `./ENTRY_ID`.
 
     That folder is a copy of the image's repository, made in the working directory if nothing of that name is there, and
-    never overwritten. The server listens on 127.0.0.1 and makes a token of its own, which it prints with its URL.
+    never overwritten; no `.git` is in it. The server listens on 127.0.0.1 and makes a token of its own, which it prints
+    with its URL.
 
     Args:
         repository: Where the repository is in the image.

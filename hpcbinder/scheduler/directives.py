@@ -36,6 +36,9 @@ def pbs_directives(resources: Resources) -> list[str]:
     if queue := resources.reservation or resources.partition:
         if "," in queue:
             raise UsageError("PBS takes one queue, or one reservation")
+        # QUEUE@SERVER (qsub(1B)): another server than the site's.
+        if "@" in queue:
+            raise UsageError("PBS takes a queue, or a reservation, of its own server")
         lines.append(f"-q {queue}")
     if resources.account:
         lines.append(f"-A {resources.account}")

@@ -6,7 +6,7 @@ Usable alone. The format is described by squashfs-tools-ng's doc/format.adoc and
 from hpcbinder.squashfs.identity import is_squashfs, tables_digest, tables_uuid
 from hpcbinder.squashfs.image import Image, Info, Node
 from hpcbinder.squashfs.layer import write_layer
-from hpcbinder.squashfs.memory import keep_freed
+from hpcbinder.squashfs.memory import share_freed
 from hpcbinder.squashfs.merge import merge
 from hpcbinder.squashfs.options import Options
 from hpcbinder.squashfs.output import WriteError
@@ -25,9 +25,9 @@ __all__ = [
     "TarReader",
     "WriteError",
     "is_squashfs",
-    "keep_freed",
     "merge",
     "open_tar",
+    "share_freed",
     "tables_digest",
     "tables_uuid",
     "write_layer",

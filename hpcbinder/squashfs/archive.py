@@ -9,6 +9,7 @@ mapped one would kill the process.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from itertools import repeat
@@ -43,10 +44,13 @@ class Archive:
         self._offset = offset
         self._unpacked_fragments: dict[int, bytes] = {}
         try:
-            self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            # A FIFO would be waited for.
+            self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise ConvertError(f"cannot open the squashfs image: {error.strerror}", where=self.path) from None
         try:
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise ConvertError("not a file")
             self._read_tables()
         except ConvertError as error:
             self.close()

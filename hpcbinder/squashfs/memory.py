@@ -13,7 +13,8 @@ _KEPT = 16 << 20
 _MAPPED = 16 << 20
 _ARENAS = 2
 """What a thread frees stays in its arena. Nearly all is asked for by Python, one thread at a time: with more of them
-nobody would wait less."""
+nobody would wait less. With as few as that, what lives long lies between what does not, and a little more is taken:
+for one layer at a time, which few threads write, it does not pay."""
 
 
 @contextmanager
@@ -29,16 +30,27 @@ def no_cycles() -> Iterator[None]:
 
 
 def keep_freed() -> None:
-    """Have the C library keep up to 16 MiB of what is freed for what is asked for next, in two places for all threads.
+    """Have the C library keep up to 16 MiB of what a thread frees for what it asks for next.
 
-    Else each chunk of a stream goes back to the kernel, and the next one gets new pages, which the kernel clears first;
-    and with eight places for each core, as it would have by itself, each would keep that much. Holds for the process
-    from now on, if few threads have asked for memory so far; without glibc nothing happens.
+    Else each chunk of a stream goes back to the kernel, and the next one gets new pages, which the kernel clears first.
+    Holds for the process from now on; without glibc nothing happens.
     """
+    _tell((_TRIM_THRESHOLD, _KEPT), (_MMAP_THRESHOLD, _MAPPED))
+
+
+def share_freed() -> None:
+    """Have all threads share what is freed, in two places: for a process of many threads that write layers.
+
+    glibc would have eight places for each core, and `keep_freed` keep that much in each. Holds for the process from now
+    on, if few threads have asked for memory so far.
+    """
+    _tell((_ARENA_MAX, _ARENAS))
+
+
+def _tell(*settings: tuple[int, int]) -> None:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    mallopt(_TRIM_THRESHOLD, _KEPT)
-    mallopt(_MMAP_THRESHOLD, _MAPPED)
-    mallopt(_ARENA_MAX, _ARENAS)
+    for name, value in settings:
+        mallopt(name, value)

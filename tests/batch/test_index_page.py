@@ -64,6 +64,7 @@ def test_nothing_of_others_is_a_tag(tmp_path: Path) -> None:
         b"[" * 100_000,
         b'{"state": ["done"]}',
         b'{"state": "running", "cell": "x", "cells": -1, "seconds": 1e999, "notes": 3, "error": []}',
+        b'{"state": "running", "cell": 1%s, "cells": NaN, "seconds": 1%s}' % (b"0" * 400, b"0" * 4000),
     ],
 )
 def test_a_result_that_is_none_is_no_success(tmp_path: Path, result: bytes) -> None:

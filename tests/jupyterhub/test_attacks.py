@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import requests
-from hubservers import SECONDS, closed_partition, environment_of, logged_in, queue, running, start, until
+from hubservers import SECONDS, closed_partition, environment_of, failed, logged_in, queue, running, start, until
 
 from rig import Hub
+from rig.fixtures import HUB_SETTINGS
 
 NEWLINES = ("30\n#SBATCH --nodes=2", "debug\r\nid", "debug\x00", "30 --nodes=2")
 SHELL = ("$(id)", "`id`", "; id", "| id", "debug' id '", '"; id; "', "{home}", "{{7*7}}", "%j")
@@ -275,3 +276,37 @@ class TestPort:
         assert say({"port": 5000}, own) == 409
         assert facts("alice") == before
         assert hub.servers("alice")[""]["ready"]
+
+
+SAYS = """#!/bin/sh
+if [ "$(id -un)" = bob ]; then
+    cat >/dev/null
+    exec cat {said}
+fi
+exec sbatch "$@"
+"""
+
+
+def test_bob_has_sbatch_say_what_he_likes(hub: Hub, hub_image: str, alices: dict[str, Any]) -> None:
+    # It runs as him, so what it says is his to write.
+    program, said = hub.folder / "submit", hub.folder / "said"
+    program.write_text(SAYS.format(said=said))
+    program.chmod(0o755)
+    said.touch(mode=0o644)
+    job = alices["state"]["job_id"]
+    hub.restart(settings={**HUB_SETTINGS, "batch_submit_cmd": f"{program} --parsable"})
+    try:
+        for number, why in (("0", "has no number of a job"), ("1_2", "has no number of a job"), (job, "has ended")):
+            said.write_text(f"{number}\n")
+            before = len(hub.log.read_text())
+            status, answer = start(hub, "bob", {"environment": hub_image})
+            told = str(answer) + (failed(hub, "bob") if status < 400 else "")
+            assert why in told + hub.log.read_text()[before:]
+            # Where alice's job runs is not his to know.
+            assert not re.search(rf"Job {job} runs", told)
+            until(lambda: not hub.servers("bob").get("", {}).get("pending"), "it is over")
+    finally:
+        hub.restart(settings=HUB_SETTINGS)
+    # That hub has looked at all servers again.
+    assert hub.servers("alice")[""]["ready"]
+    assert job in queue(hub, "alice")

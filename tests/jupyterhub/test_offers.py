@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import grp
 import json
 import os
 import pwd
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from stored_image import put
 from hpcbinder.catalog import Catalog
 from hpcbinder.config import Config, JupyterhubConfig, StoreConfig
 from hpcbinder.errors import CatalogError, UsageError
-from hpcbinder.jupyterhub.environment import Site
+from hpcbinder.jupyterhub.environment import Environment, Site
 from hpcbinder.jupyterhub.offer import Offer, Offers, site_of
 from hpcbinder.jupyterhub.person import Person
 from hpcbinder.register import Published, publish, unpublish
@@ -114,7 +116,7 @@ SAYS: Callable[[object], str] = lambda value: f"print({json.dumps(json.dumps(val
         ("print('[' * 200000)", "cannot be read"),
         ("print('{}')", "cannot be read"),
         ("print('[]'); raise SystemExit(3)", "could not be listed: see what"),
-        ("while True: print('x' * 100000)", "is longer than a list is"),
+        ("while True: print('x' * 100000)", "is longer than 4194304 bytes"),
         ("import time; time.sleep(3600)", "could not be listed within"),
         ("import sys; sys.stdout.close(); import time; time.sleep(3600)", "could not be listed within"),
         # It goes away, and what it leaves behind holds on to the pipe.
@@ -155,6 +157,47 @@ def test_a_record_is_the_one_that_was_asked_for(tmp_path: Path, site: Catalog) -
             asyncio.run(person.entry(ID))
     with pytest.raises(CatalogError):
         asyncio.run(good.entry("--help"))
+    for text in (SAYS({**to_json(entry), "timings": {"build": 10**400}}), SAYS([]), "print('{')"):
+        with pytest.raises(CatalogError):
+            asyncio.run(Person(ME, program=program(tmp_path, text), seconds=120).entry(ID))
+
+
+def test_a_record_is_no_longer_than_a_record(tmp_path: Path) -> None:
+    # As it would be, of nothing but packages.
+    text = "print('[' + '{},' * 1_500_000 + '{}]')"
+    with pytest.raises(CatalogError, match="is longer than 2097152 bytes"):
+        asyncio.run(Person(ME, program=program(tmp_path, text), seconds=120).entry(ID))
+
+
+def test_what_a_person_says_is_not_read_where_everybody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpcbinder.jupyterhub import person
+
+    where = []
+    monkeypatch.setattr(person, "build", lambda *_: where.append(threading.current_thread()))
+    asking = Person(ME, program=program(tmp_path, SAYS([{"id": ID, "published": {}}])), seconds=120)
+    with contextlib.suppress(AttributeError):
+        asyncio.run(asking.environments())
+    with contextlib.suppress(AttributeError):
+        asyncio.run(asking.entry(ID))
+    assert len(where) == 2 and threading.main_thread() not in where
+
+
+def test_a_persons_programs_are_asked_one_at_a_time(tmp_path: Path, site: Catalog) -> None:
+    text = f"""import os, sys, time
+os.mkdir({str(tmp_path / "asked")!r})
+time.sleep(0.2)
+os.rmdir({str(tmp_path / "asked")!r})
+print("[]")"""
+    offers = Offers(config(tmp_path, site, own=True), scheduler=False, program=program(tmp_path, text))
+
+    async def many() -> list[object]:
+        own = [Environment(id_, "t", "r", own=True) for id_ in (ID, OTHER, "more-0123456789ab")]
+        return await asyncio.gather(offers.of(ME), *(offers.entry(ME, each) for each in own), return_exceptions=True)
+
+    offer, *entries = asyncio.run(many())
+    assert isinstance(offer, Offer) and offer.note == ""
+    # It said something, each time; only no record.
+    assert ["damaged" in str(each) for each in entries] == [True] * 3
 
 
 def test_the_sites_word_wins_over_a_persons(tmp_path: Path, site: Catalog) -> None:

@@ -122,7 +122,7 @@ Job Id: 1234.pbs01
 def test_states_of_pbs(word: str, phase: str) -> None:
     spawner = PBSSpawner(job_status=QSTAT.format(word))
     assert phase_of(spawner) == phase
-    assert spawner.state_gethost() == "node-7.cluster"
+    assert (spawner.state_gethost(), spawner.state_getowner()) == ("node-7.cluster", "alice")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,10 @@ def phase_of(spawner: Any) -> str:
 
 
 def test_numbers_of_jobs() -> None:
-    assert PBSSpawner().parse_job_id("1234.pbs01") == "1234.pbs01"
+    # A command that is told the server of a number asks that server.
+    assert PBSSpawner().parse_job_id("1234.pbs01") == "1234"
+    for said in ("1234@elsewhere", "1234.pbs01@elsewhere", "1234[]", "-x", ""):
+        assert PBSSpawner().parse_job_id(said) == ""
     said = "Project phys has 100 hours left\nJob <1815> is submitted to default queue <normal>."
     assert LsfSpawner().parse_job_id(said) == "1815"
     assert LsfSpawner().parse_job_id("Job not submitted.") == ""

@@ -9,11 +9,11 @@ from hpcbinder.errors import RunError
 from hpcbinder.jupyterhub.jobs import ENDED, GONE, PENDING, RUNNING, JobState, Queue
 
 SQUEUE = """\
-7|PENDING|N/A|14:05|Resources
-8|PENDING|(null)|N/A|(launch failed requeued held)
-9|RUNNING|n1|13:00|None
-10|OUT_OF_MEMORY|n2|13:00|OutOfMemory
-11|COMPLETING|n2|13:00|a | b \x1b[31m
+7|1001|PENDING|N/A|14:05|Resources
+8|1001|PENDING|(null)|N/A|(launch failed requeued held)
+9|1002|RUNNING|n1|13:00|None
+10|1002|OUT_OF_MEMORY|n2|13:00|OutOfMemory
+11|1002|COMPLETING|n2|13:00|a | b \x1b[31m
 not a line
 """
 
@@ -23,11 +23,11 @@ def test_what_squeue_says() -> None:
 
     found = read_squeue(SQUEUE)
     assert found == {
-        "7": JobState(PENDING, "PENDING", "Resources", "14:05"),
-        "8": JobState(PENDING, "PENDING", "(launch failed requeued held)"),
-        "9": JobState(RUNNING, "RUNNING", node="n1"),
-        "10": JobState(ENDED, "OUT_OF_MEMORY", "OutOfMemory", node="n2"),
-        "11": JobState(ENDED, "COMPLETING", "a | b \\x1b[31m", node="n2"),
+        "7": JobState(PENDING, "PENDING", "Resources", "14:05", owner="1001"),
+        "8": JobState(PENDING, "PENDING", "(launch failed requeued held)", owner="1001"),
+        "9": JobState(RUNNING, "RUNNING", node="n1", owner="1002"),
+        "10": JobState(ENDED, "OUT_OF_MEMORY", "OutOfMemory", node="n2", owner="1002"),
+        "11": JobState(ENDED, "COMPLETING", "a | b \\x1b[31m", node="n2", owner="1002"),
     }
     assert found["7"].sentence("7") == "Job 7 waits in the queue: Resources; expected to start 14:05"
     assert found["10"].sentence("10") == "Job 10 has ended (out_of_memory): OutOfMemory"

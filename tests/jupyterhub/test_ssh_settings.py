@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import types
 from typing import Any
 
 import pytest
 
 from hpcbinder.errors import RunError, UsageError
-from hpcbinder.jupyterhub import SshSpawner
-from hpcbinder.jupyterhub.ssh import kept
+from hpcbinder.jupyterhub import LocalSpawner, SshSpawner
+from hpcbinder.jupyterhub.account import Account
+from hpcbinder.jupyterhub.local import kept
 
 SERVER = {"pid": 12, "started": 34, "boot": "b", "machine": "login1", "folder": "/home/alice/x"}
 
@@ -41,6 +43,23 @@ def test_a_server_is_kept_as_it_was_said() -> None:
 def test_an_answer_that_is_none_is_not_kept(said: Any) -> None:
     with pytest.raises(RunError, match="cannot be read"):
         kept("login1", said)
+
+
+def test_nor_is_one_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: dict[str, Any] = {}
+
+    async def ask(self: Account, program: str, request: object) -> dict[str, Any]:
+        return said
+
+    account = Account("alice", "/home/alice", "/bin/sh", (), {}, "/usr/bin/python3")
+    monkeypatch.setattr(LocalSpawner, "account", lambda self: account)
+    monkeypatch.setattr(Account, "ask", ask)
+    for server in (None, "x" * 100_000, {**SERVER, "pid": [12]}, {**SERVER, "boot": "x" * 100_000}):
+        said["server"] = server
+        with pytest.raises(RunError, match="cannot be read"):
+            asyncio.run(LocalSpawner().launch({"do": "start"}))
+    said["server"] = SERVER
+    assert asyncio.run(LocalSpawner().launch({"do": "start"})) == {"server": SERVER}
 
 
 @pytest.mark.parametrize("name", ["root", "../alice", "-oProxyCommand=x", "a b", "a\nb", "a/b", "%h"])

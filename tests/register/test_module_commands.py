@@ -54,7 +54,7 @@ def test_what_the_repository_asked_for_is_brought(tmp_path: Path) -> None:
     }
     with image_of(tmp_path, files) as image:
         # Neither what the operating system has, nor what is not there, nor what came with others.
-        assert commands_of(image, ENV, {"pypi": ("black-x",)}) == ("black",)
+        assert commands_of(image, ENV, {"pypi": ("black-x",)}, host="") == ("black",)
 
 
 def test_conda_packages_bring_theirs(tmp_path: Path) -> None:
@@ -65,7 +65,21 @@ def test_conda_packages_bring_theirs(tmp_path: Path) -> None:
         **{f"opt/env/bin/{name}": PROGRAM for name in ("gdalinfo", "-evil", "a b")},
     }
     with image_of(tmp_path, files) as image:
-        assert commands_of(image, ENV, {"conda": ("libgdal-core", "other")}) == ("gdalinfo",)
+        assert commands_of(image, ENV, {"conda": ("libgdal-core", "other")}, host="") == ("gdalinfo",)
+
+
+def test_what_the_host_has_and_what_hears_passwords_is_the_hosts(tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    host.mkdir()
+    for name in ("tool", "gcc"):
+        (host / name).write_bytes(PROGRAM[0])
+        (host / name).chmod(0o755)
+    never = ("sudo", "ssh", "kinit", "passwd", "sbatch", "apptainer", "module", "git", "hpcbinder", "bash")
+    names = (*never, "tool", "gcc", "pip3.12", "other")
+    record = "".join(f"../../../bin/{name},,\n" for name in names)
+    files = {f"{SITE}/x-1.dist-info/RECORD": (record.encode(), 0o644)}
+    with image_of(tmp_path, {**files, **{f"opt/env/bin/{name}": PROGRAM for name in names}}) as image:
+        assert commands_of(image, ENV, {"pypi": ("x",)}, host=str(host)) == ("gcc", "other", "pip3.12")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 1000, b"../../../bin/" + b"x" * 500, b"../" * 5000 + b"bin/x"])

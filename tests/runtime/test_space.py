@@ -147,6 +147,48 @@ def test_a_copy_can_be_written_to_whatever_the_image_says(person: Person) -> Non
     assert person.left() == []
 
 
+@pytest.mark.parametrize("subdir", ["", "part"])
+def test_no_git_of_the_image_comes_along_from_whatever_folder(person: Person, subdir: str) -> None:
+    ran = person.folder / "ran"
+    settings = f"[core]\n\trepositoryformatversion = 0\n\tfsmonitor = touch {ran}; false\n"
+    for place in (".git", "sub/.git", "deep/er/.GIT", "deep/er/.GIT/modules/.git"):
+        for name in ("objects", "refs"):
+            (person.repository / place / name).mkdir(parents=True)
+        (person.repository / place / "HEAD").write_text("ref: refs/heads/main\n")
+        (person.repository / place / "config").write_text(settings)
+    (person.repository / "data/.git").write_text("gitdir: ../sub/.git\n")
+    (person.repository / "link").mkdir()
+    (person.repository / "link/.git").symlink_to("../sub/.git")
+    (person.repository / "sub/.gitignore").write_text("*.pyc\n")
+    (person.repository / "sub/.git").chmod(0o555)
+    prepared = person.launch(subdir=subdir)
+    copy = Path(prepared.folder)
+    top = person.root / "analysis"
+    assert [path for path in top.rglob("*") if path.name.lower() == ".git"] == [top / ".git"]
+    assert (copy / "sub/.gitignore").read_text() == "*.pyc\n"
+    assert str(ran) not in (top / ".git/config").read_text()
+    for folder in ("", "sub", "data", "link", "deep/er"):
+        subprocess.run(["git", "status"], cwd=copy / folder, env=person.environ, stdout=subprocess.DEVNULL, check=True)
+    assert not ran.exists()
+    assert any("the image has a .git of its own, which was left out: " in notice for notice in prepared.notices)
+    assert person.left() == []
+
+
+def test_a_copy_that_is_a_link_to_the_person_s_files_is_none(person: Person) -> None:
+    """An image's cp may do anything to the folder it is told to copy to."""
+    private = person.home / "private"
+    private.mkdir(mode=0o700)
+    (private / "key").touch(mode=0o400)
+    program = person.folder / "apptainer"
+    there = 'while [ $# -gt 0 ]; do [ "$1" != --pwd ] || cd "$2"; shift; done'
+    program.write_text(f"#!/bin/sh\n{there}\nln -s {private} content\n")
+    with pytest.raises(LaunchError, match="made no folder"):
+        person.launch()
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert stat.S_IMODE((private / "key").stat().st_mode) == 0o400
+    assert person.left() == []
+
+
 def test_a_fresh_copy_lies_beside_the_one_that_stays(person: Person) -> None:
     old = Path(person.launch().folder)
     (old / "fit.ipynb").write_text("mine")

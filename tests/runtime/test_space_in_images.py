@@ -131,6 +131,9 @@ def test_somebody_else_s_folder(user: User, apptainer: Apptainer, small_image: E
     done = person.launch(root=str(theirs), check=False)
     assert done.stderr == f"{theirs} (space.folder) belongs to somebody else: a site has {{user}} in it\n"
     mine = theirs / "mine"
+    done = person.launch(root=str(mine), check=False)
+    assert f"which would not stay yours: others can write to {theirs} (chmod go-w)" in done.stderr
+    theirs.chmod(0o1777)
     person.launch(root=str(mine))
     # In a folder that everybody can write to, a link by somebody else leads nowhere.
     (mine / "planted").symlink_to(user.home)

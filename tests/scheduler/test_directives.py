@@ -93,3 +93,9 @@ def test_no_word_ends_a_line_or_is_more_than_one(asked: dict[str, str], directiv
         assert re.fullmatch(
             r'-[lqAPUnW] [\w.@%+:,=-]+|-(R|q|gpu) "[\w.@%+=/ \[\]-]+"|[a-z_]+ = [\w.@%+-]+', line, re.ASCII
         ), line
+
+
+@pytest.mark.parametrize("name", ["partition", "reservation"])
+def test_pbs_is_asked_for_no_other_server(name: str) -> None:
+    with pytest.raises(UsageError, match="of its own server"):
+        pbs_directives(dataclasses.replace(Resources(), **{name: "work@elsewhere"}))

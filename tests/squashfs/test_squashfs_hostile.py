@@ -63,6 +63,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {name: sample(folder / name, Options(name, None, 4096)) for name in COMPRESSORS}
 
 
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (fifo, tmp_path, Path("/dev/zero")):
+        with pytest.raises(ConvertError, match="not a file"):
+            Image.open(path)
+
+
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_a_cut_off_image_is_an_error(tmp_path: Path, images: dict[str, bytes], compressor: str) -> None:
     data = images[compressor]

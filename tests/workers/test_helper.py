@@ -62,7 +62,7 @@ class Outside:
             (programs / name).write_text(STAND_IN % self.called)
             (programs / name).chmod(0o755)
         environ = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder), "SLURM_JOB_ID": "1", "TMPDIR": ""}
-        environ["JUPYTERHUB_API_TOKEN"] = "secret"
+        environ["JUPYTERHUB_API_TOKEN"] = environ["JPY_API_TOKEN"] = "secret"
         description = {"slurm": {"inside": inside, "asked": {"partition": "site"}}, "environment": []}
         helper = offered(description, environ, str(folder))
         assert helper is not None
@@ -145,7 +145,7 @@ def test_a_command_has_the_streams_and_the_exit_code_of_who_asks(outside: Outsid
 
 
 def test_nothing_of_this_job_and_of_the_server_is_for_others(outside: Outside) -> None:
-    assert not {"SLURM_JOB_ID", "JUPYTERHUB_API_TOKEN"} & outside.helper.environ.keys()
+    assert not {"SLURM_JOB_ID", "JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN"} & outside.helper.environ.keys()
     assert "PATH" in outside.helper.environ
 
 

@@ -9,6 +9,7 @@ Which one: HPCBINDER_TASK, or in a job array SLURM_ARRAY_TASK_ID. What came of i
 # ruff: noqa: PTH118, PTH119, PTH120, PTH123, PTH208, PTH211, UP031
 # mypy: ignore-errors
 
+import asyncio
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ import time
 LONGEST = 4000
 MOST_NOTES = 20
 START_SECONDS = 300
+CANCEL_SECONDS = 5
 KERNEL = "hpcbinder-run"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 INPUT, OUTPUT = "task://input.ipynb", "task://output.ipynb"
@@ -34,6 +36,46 @@ class Stopped(BaseException):
 
 class TimeOver(Stopped):
     """The batch system says that the job will be ended."""
+
+
+class Ending:
+    """Hears the first signal to end. A cell is told through its event loop: what a handler raises in there while the
+    kernel prints is kept by one of the loop's tasks, or dropped, and a cell without an end would never hear of it."""
+
+    def __init__(self):
+        self.error = self.tell = None
+
+    def __call__(self, signum, frame):
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        if signum == signal.SIGUSR1:
+            self.error = TimeOver("the job's time is nearly over (--time)")
+        else:
+            self.error = Stopped("ended from outside (%s)" % signal.Signals(signum).name)
+        if self.tell is None:
+            raise self.error
+        self.tell()
+
+    async def or_result_of(self, work):
+        """Wait for a coroutine; gives it up when the end is near, or has been before it began."""
+        loop = asyncio.get_running_loop()
+        told = asyncio.Event()
+        task = asyncio.ensure_future(work)
+        waiting = asyncio.ensure_future(told.wait())
+        self.tell = lambda: loop.call_soon_threadsafe(told.set)
+        try:
+            if self.error is None:
+                await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.tell = None
+            waiting.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_SECONDS)
+        if task.done() and not task.cancelled():
+            task.exception()  # else asyncio says that nobody asked
+        raise self.error
 
 
 def write_whole(path, text):
@@ -146,9 +188,10 @@ def clear(target, links):
             pass
 
 
-def run_notebook(run, task, source, target, cwd, result):
+def run_notebook(run, task, source, target, cwd, result, ending):
     """Execute it; returns whether it ran to its end, and the error if it did not."""
     import nbclient.exceptions
+    from nbclient.util import run_sync
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NBClientEngine, papermill_engines
     from papermill.exceptions import PapermillExecutionError
@@ -170,7 +213,7 @@ def run_notebook(run, task, source, target, cwd, result):
         def execute_cell(self, cell, cell_index, *args, **kwargs):
             result.say(cell=cell_index + 1)
             try:
-                return super().execute_cell(cell, cell_index, *args, **kwargs)
+                return run_sync(ending.or_result_of)(self.async_execute_cell(cell, cell_index, *args, **kwargs))
             except nbclient.exceptions.CellExecutionError as error:
                 failed.append((str(error.ename), str(error.evalue), cell.get("execution_count")))
                 raise
@@ -249,15 +292,9 @@ def main(run_path, tools):
     own = os.path.join(folder, ".hpcbinder")
     result = Result(os.path.join(own, "results", "%d.json" % number))
 
-    def stop(signum, frame):
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        if signum == signal.SIGUSR1:
-            raise TimeOver("the job's time is nearly over (--time)")
-        raise Stopped("ended from outside (%s)" % signal.Signals(signum).name)
-
+    ending = Ending()
     for each in SIGNALS:
-        signal.signal(each, stop)
+        signal.signal(each, ending)
     error, links, work = None, [], os.getcwd()
     target = os.path.join(folder, task["name"] + ".ipynb")
     shadowed = os.path.join(folder, task["name"])
@@ -267,7 +304,7 @@ def main(run_path, tools):
             links = shadow(run["repository"], shadowed, task["place"])
             work = os.path.join(shadowed, task["place"])
         source = os.path.join(own, "inputs", task["input"])
-        error = run_notebook(run, task, source, target, work, result)
+        error = run_notebook(run, task, source, target, work, result, ending)
     except (Exception, Stopped) as caught:
         message = (str(caught).strip().splitlines() or [""])[-1]
         error = {"name": type(caught).__name__, "message": message[:LONGEST], "cell": 0}

@@ -1,7 +1,7 @@
 """Getting an image's content out of it: the image's own `cp` does that, as the runtime shows it the folder."""
 
 # Paths are text here: they become words of a command line, and may be no text at all.
-# ruff: noqa: PTH101, PTH108, PTH118, PTH120, PTH123
+# ruff: noqa: PTH101, PTH104, PTH108, PTH118, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import secrets
 import signal
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .main import prepare
@@ -29,22 +30,33 @@ _KEPT = 8 << 10
 """Bytes of what a command said that are kept: its last ones."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What a copy is without.
+
+    Attributes:
+        special: Pipes, sockets and devices: paths below `content`.
+        git: What git would take for a repository of its own, at whatever depth: paths below `content`.
+    """
+
+    special: tuple[str, ...]
+    git: tuple[str, ...]
+
+
 def copy_out(
     description: Mapping[str, Any], folder: str, *, repository: str, history: str, environ: Mapping[str, str]
-) -> tuple[str, ...]:
+) -> LeftOut:
     """Copy an image's repository to `FOLDER/content` and, if there is one, its history to `FOLDER/history`.
 
-    The files are the person's own afterwards, and can be written to; times are those of the copy.
+    The files are the person's own afterwards, and can be written to; times are those of the copy. No `.git` is among
+    them: git, on the host as well as inside, runs what the settings in it say.
 
     Args:
         description: How the image is run here (`main.prepare`); its entrypoint and its `start` are not run.
-        folder: An empty folder of the person.
+        folder: An empty folder of the person; what is left out may stay in it, beside `content`.
         repository: Absolute path of a folder in the image.
         history: Absolute path of a file in the image.
         environ: The person's environment.
-
-    Returns:
-        Paths (below `content`) of what was left out: pipes, sockets and devices.
 
     Raises:
         LaunchError: The image cannot be run here, does not see the folder, or the copy fails.
@@ -64,7 +76,11 @@ def copy_out(
         last = said.strip().splitlines()[-1:] or [f"exit code {code}"]
         raise LaunchError(f"cannot copy the repository out of the image: {_shown(last[0])}")
     os.unlink(os.path.join(folder, token))
-    return tuple(_make_writable(os.path.join(folder, "content")))
+    content = os.path.join(folder, "content")
+    # The image's own cp made it, and what it says is a stranger's word: behind a link would be the person's own files.
+    if not os.path.lexists(content) or not stat.S_ISDIR(os.lstat(content).st_mode):
+        raise LaunchError("cannot copy the repository out of the image: it made no folder of it")
+    return _made_writable(content)
 
 
 def _shown(line: str) -> str:
@@ -102,9 +118,9 @@ def _ended(command: Command) -> tuple[int, str]:
     return (code if code >= 0 else 128 - code), said.decode("utf-8", "replace")
 
 
-def _make_writable(top: str) -> list[str]:
-    """Let the owner read and write everything below a folder; removes and returns what is no file, folder or link."""
-    left_out = []
+def _made_writable(top: str) -> LeftOut:
+    """Let the owner read and write everything below a folder, and take out of it what does not belong in a copy."""
+    special, repositories = [], []
     os.chmod(top, _mode(os.lstat(top)) | 0o700)
     for folder, names, files in os.walk(top):
         for name in (*names, *files):
@@ -116,8 +132,14 @@ def _make_writable(top: str) -> list[str]:
                 os.chmod(path, _mode(found) | 0o600)
             elif not stat.S_ISLNK(found.st_mode):
                 os.unlink(path)
-                left_out.append(os.path.relpath(path, top))
-    return left_out
+                special.append(os.path.relpath(path, top))
+                continue
+            # Some file systems know no upper case, and git asks the file system.
+            if name.lower() == ".git":
+                repositories.append(path)
+    for number, path in enumerate(reversed(repositories)):  # what is in another one comes first
+        os.rename(path, os.path.join(os.path.dirname(top), f"git-{number}"))
+    return LeftOut(tuple(special), tuple(os.path.relpath(path, top) for path in repositories))
 
 
 def _mode(found: os.stat_result) -> int:

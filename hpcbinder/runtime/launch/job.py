@@ -20,9 +20,10 @@ from .values import Command, LaunchError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 _NOT_FOR_NODES = re.compile(
-    r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC)_(?!(CONF|JWT)\b).*|JUPYTERHUB_.*|CONFIGPROXY_.*|JPY_PARENT_PID"
+    r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC)_(?!(CONF|JWT)\b).*|JUPYTERHUB_.*|CONFIGPROXY_.*|JPY_(?!SESSION_NAME$).*"
 )
-"""What would make the job a step of the one that the server runs in, and the server's own credentials."""
+"""What would make the job a step of the one that the server runs in, and the server's own credentials, of which
+JPY_API_TOKEN is one; a kernel may know which notebook it is of."""
 
 _LINGERS = 10.0
 """Seconds that a node has to end a kernel."""

@@ -33,6 +33,7 @@ from urllib.parse import quote
 from . import clone
 from .copying import copy_out
 from .environment import host_environment
+from .private import others_at
 from .prologue import environment_after
 from .purge import lost, put_back, written
 from .records import Record, Records, key_of
@@ -288,12 +289,11 @@ class _Launch:
         content, history_file = os.path.join(room, "content"), os.path.join(room, "history")
         if self._below:
             content = _put_below(room, content, self._below)
-        if left_out:
-            self._say(f"{len(left_out)} pipes or devices of the repository were left out")
-        if os.path.lexists(os.path.join(content, ".git")):
-            # Git runs what the settings in it say, on the host as well as inside.
-            os.rename(os.path.join(content, ".git"), os.path.join(room, "git"))
-            self._say("the image has a .git of its own, which was left out")
+        if left_out.special:
+            self._say(f"{len(left_out.special)} pipes or devices of the repository were left out")
+        if left_out.git:
+            shown = ", ".join(ascii(path)[1:-1] for path in left_out.git[:3]) + (", …" if left_out.git[3:] else "")
+            self._say(f"the image has a .git of its own, which was left out: {shown[:300]}")
         if space.origin:
             history = clone.read_history(history_file)
             if history is not None and history.id != space.commit:
@@ -352,13 +352,23 @@ def _is_ours(path: str) -> bool:
 
 
 def _own_folder(path: str) -> None:
-    """Make the root, if it is not there, and see to it that it is the person's."""
+    """Make the root, if it is not there, and see to it that it is the person's, and stays so."""
+    mask = os.umask(0o022)
+    os.umask(mask | 0o022)
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise LaunchError(f"cannot make {error.filename or path} (space.folder): {error.strerror}") from error
+    finally:
+        os.umask(mask)
     if not _is_ours(path):
         raise LaunchError(f"{path} (space.folder) belongs to somebody else: a site has {{user}} in it")
+    try:
+        why = others_at(path)
+    except OSError as error:
+        raise LaunchError(_said(error, path)) from error
+    if why:
+        raise LaunchError(f"no copy is kept in {path} (space.folder), which would not stay yours: {why}")
 
 
 def _without_caches(path: str) -> tuple[str, ...]:
