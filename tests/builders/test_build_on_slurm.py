@@ -113,13 +113,15 @@ def test_a_build_that_is_given_up_leaves_no_job(near: Line, source: str, number:
         said = subprocess.run(queue, env=near.environment, capture_output=True, text=True, check=True).stdout
         return "hpcbinder-build-elsewhere-" in said
 
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, cwd=near.folder)
     try:
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, cwd=near.folder)
         assert eventually(waits)
         process.send_signal(number)
         assert process.wait(60) == code
         assert eventually(lambda: not waits())
     finally:
+        process.kill()
+        process.wait()
         subprocess.run(["scancel", done.stdout.strip()], env=near.environment, check=True)
 
 

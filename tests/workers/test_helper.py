@@ -40,11 +40,13 @@ VALUES = {
 DASK: dict[str, Any] = {"do": "start", "kind": "dask", "values": VALUES, "asked": {"cpus": 1}}
 ENGINES = {"python": "/usr/bin/python", "cluster": "1-a", "profile": "/home/a", "connection": '{"key": "secret"}'}
 CONNECT = """
-import socket, sys
+import contextlib, socket, sys
 try:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(sys.argv[1])
-        connection.sendall(b'{"do": "jobs"}\\n')
+        # Who is refused is told so at once, and may be before he has said anything.
+        with contextlib.suppress(BrokenPipeError):
+            connection.sendall(b'{"do": "jobs"}\\n')
         print(connection.makefile().readline(), end="")
 except OSError as error:
     print(type(error).__name__)
