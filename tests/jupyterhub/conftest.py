@@ -67,7 +67,7 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     try:
-        packages.ensure(("chromium", "fonts-dejavu-core"))
+        packages.ensure(("chromium", "fonts-dejavu-core", "libatomic1"))
     except RigError as error:
         pytest.skip(f"rig: {error}")
     with sync_playwright() as playwright:
