@@ -27,7 +27,7 @@ from .apptainer import Apptainer
 from .hubware import proxy_command, python
 from .process import Process, RigError, locked
 from .slurm import Slurm
-from .user import IDS, User, account, end
+from .user import IDS, User, abandoned, account, end
 
 PACKAGES = ("python3", "mount", "util-linux")
 ACCOUNTS = ("alice", "bob")
@@ -227,17 +227,17 @@ class Hub:
     def stop(self) -> None:
         """End the hub, its proxy, and the servers of its persons, and remove what was theirs."""
         self._end()
-        if self._settings.exists():
-            for uid in self._state["accounts"].values():
-                self.slurm.cancel(uid)
         for user in self.accounts.values():
+            self.slurm.cancel(user.uid)
             user.close()
         self.accounts = {}
-        if self._settings.exists():
-            for uid in self._state["accounts"].values():
-                # Of a hub whose process that brought it up is gone.
-                end(uid)
-                shutil.rmtree(self._rig / "users" / str(uid), ignore_errors=True)
+        # Of a hub whose process that brought it up is gone.
+        for uid in self._state["accounts"].values() if self._settings.exists() else ():
+            with abandoned(uid) as alone:
+                if alone:
+                    self.slurm.cancel(uid)
+                    end(uid)
+                    shutil.rmtree(self._rig / "users" / str(uid), ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def clear(self, name: str) -> None:

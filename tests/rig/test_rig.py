@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -17,10 +18,11 @@ from typing import IO
 
 import pytest
 
-from . import Apptainer, Charliecloud, Dockerd, Rig, RigError, User, glibc, packages
+from . import Apptainer, Charliecloud, Dockerd, Hub, Rig, RigError, User, glibc, packages
 from .apptainer import capabilities
 from .fixtures import allowed_skips
 from .process import Process, mounts_below
+from .user import IDS
 
 CHECKOUT = Path(__file__).parents[2]
 PROGRAMS = ("/bin/sh", "/bin/cat", "/bin/ls", "/bin/sleep", "/usr/bin/id")
@@ -230,6 +232,20 @@ def test_users_of_two_sessions_are_two(rig: Rig, user: User) -> None:
         sleeper.stdout.close()
     finally:
         other.close()
+
+
+def test_what_a_killed_hub_left_is_removed_unless_it_is_another_sessions_by_now(rig: Rig, user: User) -> None:
+    """Its record names ids of persons; the id of one was given to `user` since."""
+    gone = next(uid for uid in IDS[10:] if not (rig.folder / "users" / str(uid)).exists())
+    (rig.folder / "users" / str(gone)).mkdir()
+    (user.home / "file").touch()
+    hub = Hub(rig.folder, rig.slurm, rig.apptainer, f"left-by-a-test-{os.getpid()}")
+    (hub.folder / "private").mkdir(parents=True)
+    (hub.folder / "private" / "rig.json").write_text(json.dumps({"accounts": {"alice": gone, "bob": user.uid}}))
+    hub.stop()
+    assert (user.home / "file").exists()
+    assert not (rig.folder / "users" / str(gone)).exists()
+    assert not hub.folder.exists()
 
 
 def test_user_without_network_has_only_lo_and_it_is_up(user: User) -> None:

@@ -263,6 +263,18 @@ def end(uid: int) -> None:
             process.wait(1)
 
 
+@contextlib.contextmanager
+def abandoned(uid: int) -> Iterator[bool]:
+    """Whether an id is no session's any more; it stays so while this is open.
+
+    Whoever finds it in a record of a session that was killed may only then touch what is that user's: since then it may
+    have been given to another.
+    """
+    lock = _lock(uid)
+    with lock or contextlib.nullcontext():
+        yield lock is not None
+
+
 def account(users: Path, uid: int) -> dict[str, str]:
     """Lines of /etc/passwd and /etc/group for a user of a session, as daemons see them that serve several users.
 
@@ -279,19 +291,26 @@ def account(users: Path, uid: int) -> dict[str, str]:
 
 def _free_id(ids: Sequence[int]) -> tuple[int, IO[str]]:
     """An id that no account and no other session has, whichever its state folder, and the file whose lock says so."""
-    _LOCKS.mkdir(mode=0o755, parents=True, exist_ok=True)
     for number in ids:
         with contextlib.suppress(KeyError):
             pwd.getpwuid(number)
             continue
-        lock = (_LOCKS / f"{number}.lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            continue
-        return number, lock
+        lock = _lock(number)
+        if lock is not None:
+            return number, lock
     raise RigError("no free user id for the tests")
+
+
+def _lock(number: int) -> IO[str] | None:
+    """The locked file that says an id is taken, or None when it is already."""
+    _LOCKS.mkdir(mode=0o755, parents=True, exist_ok=True)
+    lock = (_LOCKS / f"{number}.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
 
 
 def _free_subids(path: Path) -> int:
