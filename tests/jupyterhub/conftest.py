@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from base_layer import base_layer
+from hubservers import hpcbinder
 from small_image import small_image  # noqa: F401
 
 from rig import Hub, Rig, RigError, packages
@@ -21,23 +19,6 @@ from rig.process import locked
 REPOSITORY = Path(__file__).parent / "on-a-node"
 
 URL = "https://example.org/notebooks/on-a-node"
-
-
-def hpcbinder(store: Path, *arguments: str) -> str:
-    """The command line with a store; what it prints."""
-    environ = {k: v for k, v in os.environ.items() if k not in ("PIP_FIND_LINKS", "PIP_CONFIG_FILE", "PYTHONPATH")}
-    home = store / "home"
-    home.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "hpcbinder", "--store", str(store), *arguments],
-        env={**environ, "HOME": str(home), "HPCBINDER_BUILD_ENGINE": "none"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    if done.returncode:
-        pytest.fail(f"{' '.join(arguments)}: exit {done.returncode}\n{done.stderr[-4000:]}")
-    return done.stdout
 
 
 @pytest.fixture(scope="session")

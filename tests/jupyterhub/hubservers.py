@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import requests
 
 from rig import Hub
@@ -18,6 +20,23 @@ from rig.hub import PASSWORD
 _Value = TypeVar("_Value")
 SECONDS = int(os.environ.get("HPCBINDER_TEST_SECONDS", "300"))
 """That anything may take here, on a machine that has much else to do."""
+
+
+def hpcbinder(store: Path, *arguments: str) -> str:
+    """The command line with a store; what it prints."""
+    environ = {k: v for k, v in os.environ.items() if k not in ("PIP_FIND_LINKS", "PIP_CONFIG_FILE", "PYTHONPATH")}
+    home = store / "home"
+    home.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcbinder", "--store", str(store), *arguments],
+        env={**environ, "HOME": str(home), "HPCBINDER_BUILD_ENGINE": "none"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    if done.returncode:
+        pytest.fail(f"{' '.join(arguments)}: exit {done.returncode}\n{done.stderr[-4000:]}")
+    return done.stdout
 
 
 def until(look: Callable[[], _Value], what: str) -> _Value:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import hpcbinder
-from hubservers import closed_partition, failed, queue, running, start, until
+from hubservers import closed_partition, failed, hpcbinder, queue, running, start, until
 
 from hpcbinder.catalog import Catalog
 from hpcbinder.model import Entry

@@ -10,14 +10,17 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Make
 from servers import Exchange, Script, TinyImage, config_of, descriptor, layer, manifest_of, sha256
 
 from hpcbinder.config import SiteConfig
 from hpcbinder.errors import ConvertError, RegistryError
 from hpcbinder.registry import Login, Platform, RegistryImage, parse_reference
+
+if TYPE_CHECKING:
+    from conftest import Make
 
 AMD64 = Platform("amd64")
 LAYER = layer(hello=b"world" * 1000)

@@ -10,17 +10,20 @@ import urllib.request
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import zstandard
-from conftest import Make
 from servers import DOCKER, OCI, Exchange, Script, TinyImage, config_of, descriptor, layer, manifest_of, script, sha256
 
 from hpcbinder.errors import HpcbinderError, RegistryError, UsageError
 from hpcbinder.registry import Login, Platform, RegistryImage, keep_login, parse_reference
 from rig import Registry as RigRegistry
 from rig.registry import private_registry
+
+if TYPE_CHECKING:
+    from conftest import Make
 
 AMD64 = Platform("amd64")
 LAYERS = (layer(one=b"1" * 100_000), layer(two=b"2"), layer(one=b"changed"))

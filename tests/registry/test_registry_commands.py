@@ -12,9 +12,9 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Make
 
 from hpcbinder.catalog import Catalog
 from hpcbinder.model import BaseRef, Entry, ImageConfig
@@ -22,6 +22,9 @@ from hpcbinder.registry import Login, Platform, keep_login, parse_reference
 from hpcbinder.squashfs import Options, merge, write_layer
 from rig import Registry as RigRegistry
 from rig.registry import private_registry
+
+if TYPE_CHECKING:
+    from conftest import Make
 
 PAGE = Path(__file__).parents[2] / "docs/registries.md"
 ID = "chirp-0123456789ab"
