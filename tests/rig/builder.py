@@ -44,10 +44,13 @@ class Builder(User):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, keeps=True)
+        # Short, whatever the state folder is: podman's own clean-up after a container refuses a --runroot of more than
+        # 50 characters (cmd/podman/root.go), and whoever ran the container waits 20 seconds for nothing.
+        self._runtime = Path("/run/hpcbinder-rig") / str(self.uid)
         try:
             packages.ensure(PACKAGES)
-            self._runtime = self._files / "run"
             shutil.rmtree(self._runtime, ignore_errors=True)
+            self._runtime.parent.mkdir(mode=0o755, exist_ok=True)
             self._runtime.mkdir(mode=0o700)
             self._config = self.home / ".config" / "containers"
             self.run(["mkdir", "-p", self._config])
@@ -59,6 +62,8 @@ class Builder(User):
             storage = self._storage()
             self._put("storage.conf", storage)
             self._forget_other_mounts("mount_program" in storage)
+            # podman's record of containers names the folder in /run, and allows no other.
+            (self.storage / "libpod" / "bolt_state.db").unlink(missing_ok=True)
             # Of a session that was killed; no test's.
             self.run(["sh", "-c", "podman ps --all --external --quiet | xargs --no-run-if-empty podman rm --force"])
         except BaseException:
@@ -69,6 +74,10 @@ class Builder(User):
     def storage(self) -> Path:
         """Where podman and buildah keep images (graphRoot)."""
         return self.home / ".local" / "share" / "containers" / "storage"
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self._runtime, ignore_errors=True)
 
     def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         return super().environment({"XDG_RUNTIME_DIR": str(self._runtime), **(env or {})})
