@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import ssl
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -16,6 +16,7 @@ from requests.adapters import HTTPAdapter
 from hpcbinder.config import SiteConfig, redact
 from hpcbinder.errors import FetchError
 from hpcbinder.source.reach import Reach, split
+from hpcbinder.source.trust import trust
 from hpcbinder.text import one_line
 
 _TIMEOUTS = (30.0, 90.0)
@@ -100,19 +101,21 @@ class _Adapter(HTTPAdapter):
             scheme: proxy for scheme, proxy in (("http", site.http_proxy), ("https", site.https_proxy)) if proxy
         }
         self._no_proxy = site.no_proxy
-        self._authorities = str(site.ca_certificates) if site.ca_certificates else None
+        self._authorities = site.ca_certificates
         super().__init__(max_retries=urllib3.Retry(total=3, read=False, backoff_factor=0.5))
 
     def init_poolmanager(self, *args: Any, **keywords: Any) -> None:
-        super().init_poolmanager(*args, **keywords, ssl_context=self._trust())
-        self.poolmanager.pool_classes_by_scheme = _pools(self._reach)
+        super().init_poolmanager(*args, **keywords)
+        pools = self.poolmanager.pool_classes_by_scheme
+        self.poolmanager.pool_classes_by_scheme = _pools(pools, self._authorities, self._reach)
 
     def proxy_manager_for(self, proxy: str, **keywords: Any) -> Any:
-        return super().proxy_manager_for(proxy, **keywords, ssl_context=self._trust())
-
-    def _trust(self) -> ssl.SSLContext:
-        # requests adds its own list of authorities to what the system trusts, or the site's file to nothing
-        return urllib3.util.create_urllib3_context() if self._authorities else ssl.create_default_context()
+        if proxy not in self.proxy_manager:
+            if proxy.startswith("https:"):
+                keywords["proxy_ssl_context"] = trust(self._authorities)
+            manager = super().proxy_manager_for(proxy, **keywords)
+            manager.pool_classes_by_scheme = _pools(manager.pool_classes_by_scheme, self._authorities, None)
+        return self.proxy_manager[proxy]
 
     def send(self, request: requests.PreparedRequest, *_: Any, **keywords: Any) -> requests.Response:
         url = request.url or ""
@@ -120,7 +123,7 @@ class _Adapter(HTTPAdapter):
             raise FetchError("there is no network in this job", where=one_line(redact(url), 200))
         self._reach.check(url)
         proxies = {} if _direct(url, self._no_proxy) else self._proxies
-        keywords |= {"proxies": proxies, "timeout": _TIMEOUTS, "verify": self._authorities or True, "stream": True}
+        keywords |= {"proxies": proxies, "timeout": _TIMEOUTS, "verify": True, "stream": True}
         response = super().send(request, **keywords)
         _tame(response)
         return response
@@ -159,28 +162,39 @@ def _tame(response: requests.Response) -> None:
     response.iter_content = iter_content  # type: ignore[method-assign]
 
 
-def _pools(reach: Reach) -> dict[str, Any]:
-    """Connections that are closed before a word is said, if they lead to an address that we may not ask."""
+def _pools(known: Mapping[str, Any], authorities: Path | None, reach: Reach | None) -> dict[str, Any]:
+    """Connections that trust whom we trust, and that are closed before a word is said if they lead to an address that
+    we may not ask (without `reach`, that is a proxy's to know)."""
+
+    plain_pool: Any = known["http"]
+    secure_pool: Any = known["https"]
+    plain: Any = plain_pool.ConnectionCls
+    secure: Any = secure_pool.ConnectionCls
 
     def checked(connection: Any, connected: Any) -> Any:
         peer = connected.getpeername()
-        if not reach.admits(connection.host, str(peer[0])):
+        if reach is not None and not reach.admits(connection.host, str(peer[0])):
             connected.close()
             raise reach.refusal(connection.host)
         return connected
 
-    class Plain(urllib3.connection.HTTPConnection):
+    class Plain(plain):  # type: ignore[misc]
         def _new_conn(self) -> Any:
             return checked(self, super()._new_conn())
 
-    class Secure(urllib3.connection.HTTPSConnection):
+    class Secure(secure):  # type: ignore[misc]
         def _new_conn(self) -> Any:
             return checked(self, super()._new_conn())
 
-    class PlainPool(urllib3.HTTPConnectionPool):
+        def connect(self) -> None:
+            # requests names a file of authorities, which every connection would read again
+            self.ssl_context, self.ca_certs, self.ca_cert_dir = trust(authorities), None, None
+            super().connect()
+
+    class PlainPool(plain_pool):  # type: ignore[misc]
         ConnectionCls = Plain
 
-    class SecurePool(urllib3.HTTPSConnectionPool):
+    class SecurePool(secure_pool):  # type: ignore[misc]
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}

@@ -17,12 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from hpcbinder.errors import BuildError
 from hpcbinder.process import start, stop
+from hpcbinder.squashfs import share_freed
 from hpcbinder.text import one_line
 from hpcbinder.wheels.archive import Refused
 from hpcbinder.wheels.compiling import END, LATE, NONE, most
@@ -39,6 +41,8 @@ _PATIENCE = 900.0
 """Seconds for one file on a machine that has other things to do."""
 AGAIN = "try again when this machine is less busy, or ask for another version: nothing of it was installed"
 _HELLO = 20.0
+_READY = 2
+"""Processes that are started before there is anything to compile, while wheels are still on their way."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ def _of_this_machine(path: str) -> Interpreter:
 
 @lru_cache
 def _magic(path: str) -> int | None:
+    if path == sys.executable and sys.implementation.name == "cpython":
+        return int.from_bytes(MAGIC_NUMBER[:2], "little")
     try:
         with _Child(_of_this_machine(path)) as child:
             return child.magic
@@ -118,6 +124,7 @@ class Compilers:
     def __init__(self, interpreter: Interpreter, target: Target, jobs: int) -> None:
         self._interpreter = interpreter
         self._target = target
+        self._jobs = jobs
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="bytecode")
         self._mine = threading.local()
         self._lock = threading.Lock()
@@ -174,6 +181,9 @@ class Compilers:
         child.close()
 
     def __enter__(self) -> Compilers:
+        share_freed()  # before these threads, and those that fetch and squash, have an arena each
+        for _ in range(min(self._jobs, _READY)):
+            self._pool.submit(self._child)  # what is wrong with it is said when something is to be compiled
         return self
 
     def __exit__(

@@ -67,8 +67,10 @@ class WheelTar(PackageTar):
             if bytecode_path(file.path, self._target) is None or size > LARGEST:
                 yield from self._file(file, size)
                 continue
-            source = b"".join(self._content(file))
-            yield from self._noted(file.path, source, file.executable)
+            digest = hashlib.sha256()
+            source = b"".join(self._content(file, digest))
+            yield from self.content(file.path, source, executable=file.executable)
+            self._row(file.path, digest.digest(), size)
             yield from self.compiled(file.path, source)
 
     def record(self) -> Iterator[bytes]:
@@ -88,30 +90,32 @@ class WheelTar(PackageTar):
     def _file(self, file: Placed, size: int) -> Iterator[bytes]:
         yield from self.member(file.path, size, executable=file.executable)
         digest = hashlib.sha256()
-        for piece in self._content(file):
-            digest.update(piece)
-            yield piece
+        yield from self._content(file, digest)
         yield padding(size)
         self._row(file.path, digest.digest(), size)
 
-    def _noted(self, path: str, content: bytes, executable: bool) -> Iterator[bytes]:
-        yield from self.content(path, content, executable=executable)
-        self._row(path, hashlib.sha256(content).digest(), len(content))
+    def _content(self, file: Placed, digest: hashlib._Hash) -> Iterator[bytes]:
+        """A file's content; of the wheel's own, when all of it was read, it was what the wheel's RECORD says.
 
-    def _content(self, file: Placed) -> Iterator[bytes]:
-        """A file's content; of the wheel's own, when all of it was read, it was what the wheel's RECORD says."""
+        Args:
+            digest: A new SHA-256, in the end that of the content.
+        """
+        if file.content is not None:
+            digest.update(file.content)
         if not file.member:
             assert file.content is not None
             yield file.content
             return
         algorithm, wanted = self._info.record.get(file.member, ("", b""))
-        digest = hashlib.new(algorithm) if algorithm else None
+        # Nearly always it is the same, and then it is counted once.
+        theirs = digest if algorithm == "sha256" and file.content is None else hashlib.new(algorithm or "sha256")
         for piece in self._archive.pieces(file.member):
-            if digest is not None:
-                digest.update(piece)
+            theirs.update(piece)
             if file.content is None:
+                if theirs is not digest:
+                    digest.update(piece)
                 yield piece
-        if digest is not None and digest.digest() != wanted:
+        if algorithm and theirs.digest() != wanted:
             raise Refused(f"{file.member!r} is not what its RECORD says")
         if file.content is not None:
             yield file.content

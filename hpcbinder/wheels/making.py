@@ -15,7 +15,7 @@ from hpcbinder.catalog import mark_used, move_file
 from hpcbinder.errors import FetchError
 from hpcbinder.model import LockedPackage
 from hpcbinder.progress import Reporter
-from hpcbinder.squashfs import Options, share_freed, write_layer
+from hpcbinder.squashfs import Options, write_layer
 from hpcbinder.wheels.archive import Refused, refusal
 from hpcbinder.wheels.bytecode import Compiler
 from hpcbinder.wheels.chosen import Chosen, ChosenStore
@@ -121,7 +121,6 @@ class Making:
             ConvertError: A layer cannot be written.
             OSError: A wheel cannot be read or kept.
         """
-        share_freed()  # before the threads that fetch have an arena each
         try:
             self._make(packages)
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from dataclasses import replace
@@ -12,14 +11,13 @@ from base_layer import OPTIONS
 from checkouts import checkout_of, plan_of
 
 from hpcbinder.builders.assembling.layer import Layer
-from hpcbinder.builders.assembling.sources import SourcePackages
+from hpcbinder.builders.assembling.stores import source_packages
+from hpcbinder.catalog import Catalog
 from hpcbinder.config import load
 from hpcbinder.errors import HpcbinderError
-from hpcbinder.lock import Resolver
 from hpcbinder.model import Assembly, Sources, Stage, Step
 from hpcbinder.progress import Silent
-from hpcbinder.runtime import workshop
-from hpcbinder.wheels import Target, WheelStore, host_interpreter
+from hpcbinder.wheels import Target, host_interpreter
 
 
 class Heard(Silent):
@@ -58,18 +56,8 @@ def main(told: dict[str, object]) -> dict[str, object]:
     )
     plan = replace(plan, steps=(step,))
     target = Target("/opt/env", "3.11.2", "/opt/env/bin/python", "amd64", "x86_64-manylinux_2_36")
-    packages = SourcePackages(
-        store / "built",
-        resolve=Resolver(store, config.site, refresh=False, reporter=heard),
-        wheels=WheelStore(store / "wheels", config.site, OPTIONS, heard),
-        built=WheelStore(store / "built", config.site, OPTIONS, heard),
-        workshop=functools.cache(lambda: workshop(config, heard)),
-        site=config.site,
-        source=config.source,
-        options=OPTIONS,
-        scratch=scratch,
-        reporter=heard,
-    )
+    catalog = Catalog(store, [Path(str(path)) for path in told.get("site", ())])  # type: ignore[attr-defined]
+    packages = source_packages(catalog, scratch, config, OPTIONS, heard)
     answer: dict[str, object] = {}
     system = [base, *(Layer(Path(str(path)), str(path)) for path in told.get("system", ()))]  # type: ignore[attr-defined]
     try:

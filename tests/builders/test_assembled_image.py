@@ -372,6 +372,11 @@ def test_favourites_are_squashed_ahead_once(both: Both, line: Line, tmp_path: Pa
     locked = [warm(str(tmp_path / "uv.lock")) for _ in range(2)]
     assert [(each["refused"], each["exit"]) for each in locked] == [(0, 0), (0, 0)]
     assert {Path(part["file"]).name for part in locked[0]["parts"]} >= {"uv.lock"} and locked[1]["new"] == 0
+    # What has no wheel is built by nobody for others.
+    unbuilt = warm("-", given="docopt==0.6.2\n")
+    assert (unbuilt["exit"], unbuilt["refused"]) == (0, 0)
+    assert [part["what"] for part in unbuilt["parts"] if part["left"].endswith("that is built by each user")]
+    assert not (tmp_path / "store/built").exists()
     bad = warm("-", check=False, given="colour==99\n")
     assert (bad["exit"], bad["refused"]) == (4, 1)
     assert "colour" in bad["parts"][-1]["refused"][""]

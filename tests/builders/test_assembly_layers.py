@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import resource
 import tarfile
 from pathlib import Path
 
@@ -182,6 +183,38 @@ def test_what_can_be_run_on_what_is_assembled_is_no_obstacle(tmp_path: Path) -> 
     assert only_assembled(plan) is None
     conda = dataclasses.replace(last, assembly=Assembly(conda="list"))
     assert only_assembled(dataclasses.replace(plan, steps=(*steps, conda))) is not None
+
+
+def test_nothing_of_it_is_unpacked_on_the_way_to_a_registry(tmp_path: Path) -> None:
+    """No file may become as large as what is in the layers."""
+    zeros = File(bytes(64 << 20))
+    path = tmp_path / "large"
+    large = Layer(path, write_layer(io.BytesIO(layer_tar({"/srv/large": zeros})), path, Options()))
+    layers = [large, other(tmp_path, "content")]
+    image = stacked(CONFIG, None, layers)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            (tmp_path / "unpacked").write_bytes(zeros.content)
+        done = convert(
+            AssembledImage(CONFIG, "some", (), image),
+            layers_dir=tmp_path / "unused",
+            folder=folder,
+            name="some",
+            labels={},
+            timestamp=0,
+            formats=("oci",),
+            options=Options(),
+            reporter=Silent(),
+            layers=[layer.path for layer in layers],
+            tars=image,
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert contents(OciLayout(done.formats["oci"])) == [["large"], ["content"]]
 
 
 def test_a_layout_has_the_layers_where_the_rest_is_merged_of_squashed_ones(tmp_path: Path) -> None:

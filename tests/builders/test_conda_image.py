@@ -284,6 +284,30 @@ def test_its_packages_can_be_squashed_ahead_by_its_locks(conda_image: CondaImage
     assert said["there"] >= 5 and said["refused"] == 0
 
 
+def test_packages_of_an_environment_file_are_squashed_ahead(conda_image: CondaImage) -> None:
+    """Into a store whose sites have the base and the server, and none of these packages."""
+    folder, store = conda_image.folder / "unseen", conda_image.folder / "ahead"
+    folder.mkdir()
+    for name in ("layers", "wheels"):
+        (folder / name).symlink_to(conda_image.folder / "store" / name)
+    (folder / "version").write_text("1")
+    store.mkdir()
+    conda_image.user.own(store)
+    file = conda_image.folder / "favourites.yml"
+    file.write_text("channels: [testing]\ndependencies: [greeter=1]\n")
+    sites = {"HPCBINDER_STORE_SITE": f"{folder}:{conda_image.folder / 'site'}"}
+
+    def warm() -> dict[str, Any]:
+        words = ("--store", str(store), "warm", str(file), "--base", "bookworm", "--json")
+        said = json.loads(conda_image.hpcbinder(*words, variables=sites).stdout)
+        return next(part for part in said["parts"] if part["file"] == str(file))
+
+    first, again = warm(), warm()
+    assert (first["new"], first["there"], first["refused"], first["left"]) == (3, 0, {}, "")
+    assert len(list((store / "conda/layers").glob("*.squashfs"))) == 3
+    assert (again["new"], again["there"]) == (0, 3)
+
+
 def test_packages_of_the_index_are_added_to_it(conda_image: CondaImage, apptainer: Apptainer) -> None:
     said = conda_image.hpcbinder("extend", conda_image.built["id"], "tabulate==0.9.0", "--no-register", "--json")
     new = replace(conda_image, built=json.loads(said.stdout))

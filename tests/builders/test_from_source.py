@@ -75,6 +75,7 @@ class Room:
         sources: Mapping[str, Any] = TOGETHER,
         *,
         store: str = "store",
+        site: Sequence[str] = (),
         files: Mapping[str, str] | None = None,
         data: Mapping[str, str] | None = None,
         runtime: bool = True,
@@ -87,6 +88,7 @@ class Room:
             (folder / name).write_text(text)
         told = {
             "store": str(self.folder / store),
+            "site": [str(self.folder / each) for each in site],
             "base": str(self.base),
             "folder": str(folder),
             "sources": sources,
@@ -187,6 +189,20 @@ def test_nothing_here_builds_it(room: Room) -> None:
     answer = room.install(["never"], store="empty", runtime=False)
     assert answer["kind"] == "Unbuildable"
     assert "has to be built, and nothing here runs build steps without an engine" in answer["error"]
+
+
+def test_what_somebody_built_stays_theirs(room: Room) -> None:
+    """Also where their store is a site's for others: its wheels of the index are taken, what they built is not."""
+    room.index.sdist("theirs", "1.0", requires=["common"])
+    room.index.wheel("common")
+    first = room.install(["theirs"], store="site")
+    assert "error" not in first, first
+    assert [Path(layer).parts[-3] for layer in first["layers"]] == ["wheels", "built"]
+    other = room.install(["theirs"], store="other", site=["site"], runtime=False)
+    assert other["kind"] == "Unbuildable" and "has to be built" in other["error"]
+    mine = room.install(["theirs"], store="other", site=["site"])
+    assert mine["layers"][0] == first["layers"][0]
+    assert mine["layers"][1].startswith(f"{room.folder}/other/built/")
 
 
 def test_a_build_that_fails_says_whose_it_is(room: Room) -> None:

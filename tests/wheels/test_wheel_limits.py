@@ -112,6 +112,15 @@ def test_an_error_elsewhere_ends_all_compilers() -> None:
     assert group(leaders[0]) == []
 
 
+def test_some_compilers_are_there_before_the_first_file_is() -> None:
+    with Compilers(Interpreter((sys.executable, "-s", "-S", "-B")), target(), 8) as compilers:
+        deadline = time.monotonic() + 60
+        while not compilers._children and time.monotonic() < deadline:
+            time.sleep(0.02)
+        # As many as cores would be many on a large machine, for one small wheel.
+        assert 1 <= len(compilers._children) <= 2
+
+
 def test_a_killed_compiler_is_no_source_without_bytecode() -> None:
     with Compilers(Interpreter((sys.executable, "-s", "-S", "-B")), target(), 1) as compilers:
         made = compilers.submit([("/a.py", ENDLESS.encode())])
@@ -243,6 +252,21 @@ def test_a_server_that_drips(
         link = f'<a href="{url}/{file.name}#sha256={file.sha256}">x</a>'
         package_index.answer = lambda path: (200, link.encode())
         with pytest.raises(FetchError, match="pack: the server is too slow"):
+            install(locked(file), site=site)
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_a_server_that_says_nothing(
+    page: bool, package_index: PackageIndex, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpcbinder.source.web._TIMEOUTS", (5.0, 0.3))
+    file = wheel()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        site = SiteConfig(pip_index_url=f"{url}/simple" if page else package_index.url)
+        link = f'<a href="{url}/{file.name}#sha256={file.sha256}">x</a>'
+        package_index.answer = lambda path: (200, link.encode())
+        with pytest.raises(FetchError, match="pack: the server says nothing"):
             install(locked(file), site=site)
 
 

@@ -13,6 +13,7 @@ from wheelmaker import target
 
 from hpcbinder.errors import BuildError
 from hpcbinder.wheels import host_interpreter
+from hpcbinder.wheels.bytecode import _magic
 from hpcbinder.wheels.target import MAGIC
 
 
@@ -28,6 +29,13 @@ def test_bytecode_is_known_by_the_version() -> None:
     assert target(python="3.11.0rc1").interpreter == "cp311-3.11.0rc1"
     assert host_interpreter(target()) is not None
     assert host_interpreter(target(python="3.99.0")) is None
+
+
+def test_our_own_interpreter_is_not_started_to_know_its_bytecode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpcbinder.wheels.bytecode._Child", None)
+    _magic.cache_clear()
+    found = host_interpreter(target())
+    assert found is not None and found.argv[0] == sys.executable
 
 
 @pytest.mark.parametrize(
