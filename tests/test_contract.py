@@ -238,7 +238,8 @@ port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); 
 server=$!
 trap 'kill $server' EXIT
 python - $port <<'PY'
-import sys, time, urllib.request
+import asyncio, json, sys, time, urllib.request
+from tornado.websocket import websocket_connect
 base = f"http://127.0.0.1:{sys.argv[1]}"
 def get(path):
     return urllib.request.urlopen(f"{base}{path}?token=secret", timeout=30).read().decode()
@@ -250,9 +251,21 @@ for _ in range(900):
         time.sleep(0.2)
 print(get("/hpcbinder-test"))
 print("hpcbinder-test" in get("/lab/api/extensions"), '"second"' in get("/api/kernelspecs"))
+
+async def terminal():
+    # The server's standard output is no terminal, as in a job: its shells would be login shells, which set PATH anew.
+    new = json.load(urllib.request.urlopen(f"{base}/api/terminals?token=secret", data=b"", timeout=30))
+    address = f"ws{base.removeprefix('http')}/terminals/websocket/{new['name']}?token=secret"
+    socket = await websocket_connect(address)
+    await socket.write_message(json.dumps(["stdin", "command -v python | tr a-z A-Z\\r"]))
+    said = ""
+    while "/BIN/PYTHON" not in said:
+        said += str(json.loads(await asyncio.wait_for(socket.read_message(), 60))[1:])
+    return "/OPT/ENV/BIN/PYTHON" in said
+print(asyncio.run(terminal()))
 PY
 """
-    assert inside("sh", "-c", program).splitlines() == ["the repository's extension", "True True"]
+    assert inside("sh", "-c", program).splitlines() == ["the repository's extension", "True True", "True"]
 
 
 @pytest.mark.heavy

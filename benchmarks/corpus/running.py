@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,38 +37,62 @@ class Limits:
     memory: int
 
 
-def run(repository: Repository, source: str, *, store: Path, logs: Path, limits: Limits, more: Sequence[str]) -> Any:
-    """Build and verify.
+def run(
+    repository: Repository,
+    source: str,
+    *,
+    store: Path,
+    logs: Path,
+    limits: Limits,
+    more: Sequence[str],
+    commands: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Any:
+    """Build, verify, and remove the image.
 
     Args:
+        repository: Which of its notebooks are run; all where it names none.
         more: Options for `hpcbinder build`.
+        commands: Lines for sh that are run in the image, each from the repository's folder there.
+        environment: What hpcbinder finds in its environment (default: what this process has).
 
     Returns:
-        What came of it, as JSON has it: `built` or `error`, and `verdicts`, one for each notebook.
+        What came of it, as JSON has it: `built` or `error`, and the `exit` status of the build; `verdicts`, one for
+        each notebook; `missing`, the imports that fail; `commands`, each with its `line`, `exit` and what it `said`.
     """
     begin = time.monotonic()
+    environment = {**(os.environ if environment is None else environment), "CI": "1"}
     found: dict[str, Any] = {**asdict(repository), "source": source, "options": list(more), "verdicts": []}
     hpcbinder = [sys.executable, "-m", "hpcbinder", "--store", str(store)]
     build = [*hpcbinder, "build", source, "--ref", repository.commit, "--no-register", "--json", *more]
-    code, said = _limited(build, logs / f"{repository.slug}.build.log", limits.build, limits.memory)
-    found["build_seconds"] = round(time.monotonic() - begin, 1)
+    log = logs / f"{repository.slug}.build.log"
+    code, said = _limited(build, log, limits.build, limits.memory, environment)
+    found |= {"build_seconds": round(time.monotonic() - begin, 1), "exit": code}
     if code:
         found["error"] = said
         return found
     image = json.loads(said)["id"]
-    shown = subprocess.run([*hpcbinder, "show", image, "--json"], check=True, capture_output=True, text=True)
+    show = [*hpcbinder, "show", image, "--json"]
+    shown = subprocess.run(show, env=environment, check=True, capture_output=True, text=True)
     found["built"] = _told(json.loads(shown.stdout))
     each = [f"--timeout={limits.notebook}", f"--cell-timeout={limits.notebook}", f"--memory={limits.memory // 2**20}M"]
     verify = [*hpcbinder, "verify", image, "--json", *each, "--", *repository.notebooks]
     most = limits.notebook * len(repository.notebooks) + limits.build
-    code, said = _limited(verify, logs / f"{repository.slug}.verify.log", most, 2 * limits.memory)
+    code, said = _limited(verify, logs / f"{repository.slug}.verify.log", most, 2 * limits.memory, environment)
     try:
-        found["verdicts"] = json.loads(said)["notebooks"]
+        told = json.loads(said)
+        found |= {"verdicts": told["notebooks"], "missing": told["missing"]}
     except (json.JSONDecodeError, KeyError):
         found["error"] = said
+    found["commands"] = []
+    for number, line in enumerate(commands):
+        inside = [*hpcbinder, "run", image, "--", "sh", "-c", f"cd /srv/repo && {line}"]
+        log = logs / f"{repository.slug}.command{number}.log"
+        code, said = _limited(inside, log, limits.notebook, limits.memory, environment)
+        found["commands"].append({"line": line, "exit": code, "said": said})
     found["seconds"] = round(time.monotonic() - begin, 1)
     # What other builds share stays in the store: only the image goes, or a list would fill a disk.
-    subprocess.run([*hpcbinder, "rm", image], capture_output=True)
+    subprocess.run([*hpcbinder, "rm", image], env=environment, capture_output=True)
     return found
 
 
@@ -89,7 +113,9 @@ def _told(entry: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _limited(command: Sequence[str], log: Path, seconds: float, memory: int) -> tuple[int, str]:
+def _limited(
+    command: Sequence[str], log: Path, seconds: float, memory: int, environment: Mapping[str, str]
+) -> tuple[int, str]:
     """Run a command, its progress in a log.
 
     Returns:
@@ -101,7 +127,7 @@ def _limited(command: Sequence[str], log: Path, seconds: float, memory: int) -> 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=progress,
-            env={**os.environ, "CI": "1"},
+            env=environment,
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )

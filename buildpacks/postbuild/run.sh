@@ -66,7 +66,7 @@ else
 fi
 # Of what bash cannot read at all it says the line itself.
 if [ -e "$files/trace" ] && bash -n "./$path" 2>/dev/null; then
-    set -- env BASH_ENV="$files/trace" "$@"
+    set -- env BASH_ENV="$files/trace" HPCBINDER_PATH="$PATH" "$@"
     traced=yes
 fi
 rc=0

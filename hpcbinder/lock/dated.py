@@ -58,8 +58,9 @@ class Asks(Protocol):
 def find_dated(question: Asks, wanted: Wanted, times: UploadTimes) -> tuple[Answered, str, str]:
     """Find versions as of `wanted.as_of`, or what comes closest.
 
-    What is required in a version that is younger moves the time on: the environment was made later than it seems. Of
-    packages whose times the index does not say any version is taken.
+    What is required in a version that is younger moves the time on: the environment was made later than it seems. What
+    a constraint pins (a lock's packages, for what is found beside them) is taken whenever it was uploaded. Of packages
+    whose times the index does not say any version is taken.
 
     Returns:
         What was found; the time that counted in the end, "" for none; and what is to be said of it.
@@ -69,7 +70,8 @@ def find_dated(question: Asks, wanted: Wanted, times: UploadTimes) -> tuple[Answ
         DetectError: No versions fit together; or a person named the time, and the index cannot be asked for it.
         FetchError: The index cannot be asked.
     """
-    as_of, free, notes = wanted.as_of, set(UNDATED), []
+    pinned = {_normal(each.name) for each in _requirements(wanted, wanted.constraints) if _exact(each)}
+    as_of, free, notes = wanted.as_of, UNDATED | pinned, []
     newest: Answered | None = None
     for _ in range(_ROUNDS):
         try:
@@ -92,7 +94,7 @@ def find_dated(question: Asks, wanted: Wanted, times: UploadTimes) -> tuple[Answ
         if refused and has_old_metadata(".".join(wanted.python.split(".")[:2])):
             # Else an older one yet, of which there is only source, would be built.
             raise OldMetadataError(f"{refused[0]} has invalid metadata")
-        if rest := sorted(free & {package.name for package in found.packages} - UNDATED):
+        if rest := sorted(free & {package.name for package in found.packages} - UNDATED - pinned):
             notes.append(f"in the newest version, as the index does not say when it was uploaded: {', '.join(rest)}")
         return found, as_of, "; ".join(notes)
     return question.answer("", ()), "", _no_times(wanted)

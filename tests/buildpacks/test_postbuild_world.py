@@ -155,6 +155,27 @@ def test_the_line_that_failed_is_named(tmp_path: Path, lines: list[str], status:
     assert found[-1] == f"hpcbinder: postBuild:{said}"
 
 
+def test_what_watches_its_lines_is_not_among_those_it_shows(tmp_path: Path) -> None:
+    program(tmp_path / "postBuild", "#!/bin/bash\nset -ex\nfalse || true\ncat /nonexistent\n")
+    environment = {**os.environ, "BASH_ENV": str(PACK / "trace"), "LC_ALL": "C"}
+    done = subprocess.run(["./postBuild"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines() == [
+        *("+ false", "+ true", "+ cat /nonexistent", "cat: /nonexistent: No such file or directory"),
+        "hpcbinder: postBuild:4: failed with status 1: cat /nonexistent",
+    ]
+
+
+def test_a_login_shell_finds_the_environment(tmp_path: Path) -> None:
+    """Debian's /etc/profile sets PATH anew, whatever it was."""
+    for name, text in (("here", "#!/bin/sh\necho here\n"), ("postBuild", "#!/bin/bash -l\nhere\n")):
+        program(tmp_path / "bin" / name, text)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    more = {"PATH": path, "HPCBINDER_PATH": path, "BASH_ENV": str(PACK / "trace"), "HOME": str(tmp_path)}
+    environment = {**os.environ, **more}
+    done = subprocess.run([tmp_path / "bin/postBuild"], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "here\n")
+
+
 def test_lines_it_went_on_after_are_named(tmp_path: Path) -> None:
     code, found = traced(tmp_path, "false || true\nif false; then :; fi\ncd /nonexistent\ntrue\n", "bash")
     assert (code, found) == (0, ["hpcbinder: postBuild:3: went on after status 1: cd /nonexistent"])

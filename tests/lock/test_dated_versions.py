@@ -87,6 +87,14 @@ def test_what_is_required_in_a_younger_version_moves_the_date(
     assert lock.note == f"moved on from 2019-06-01, as {requirement} was not there before 2021-05-01"
 
 
+def test_what_a_lock_pins_is_there_whatever_the_date(index: PackageIndex, resolve: Resolve) -> None:
+    """Else uv would go back to the last version of all that depends on it that did not need it."""
+    index.wheel("top", "0.1", uploaded="2015-05-01T10:00:00Z")
+    lock = resolve("top", constraints=("below==2.0",))
+    assert pins(lock) == ["below==2.0", "top==1.0"]
+    assert (lock.as_of, lock.note) == (WANTED.as_of, "")
+
+
 def test_where_none_of_that_time_fit_the_newest_are_taken_and_it_is_said(index: PackageIndex, resolve: Resolve) -> None:
     index.wheel("young", requires=["below"], uploaded="2022-05-02T00:00:00Z")
     lock = resolve("top", "young")
