@@ -212,8 +212,17 @@ class JobMixin(ServerMixin):
             except Exception as error:
                 self.log.warning("%s: %s", self._log_name, error)
             else:
-                return f"http://{node}:{port}"
+                return self.listening_at(node, port)
         return str(self.server.url)
+
+    async def machine(self) -> str:
+        if not self.job_id:
+            return ""
+        # Not the newest: this is the server's question, and the scheduler is asked no more often for it.
+        state = await self.job_state(self.job_id)
+        if state is None or state.phase != RUNNING or not await self.leads_to(state.node):
+            return ""
+        return state.node
 
     async def poll(self) -> int | None:
         if self._starting:

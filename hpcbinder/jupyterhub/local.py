@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ class LocalSpawner(ServerMixin, Spawner):
         """Where the proxy reaches the server."""
         return str(self.ip)
 
+    async def machine(self) -> str:
+        return self.address
+
+    def known_machines(self) -> Sequence[str]:
+        return [self.address]
+
     async def start(self) -> tuple[str, int]:
         self.begin_saying()
         _, _, files = await self.prepare()
@@ -102,7 +109,7 @@ class LocalSpawner(ServerMixin, Spawner):
             except Exception as error:
                 self.log.warning("%s: %s", self._log_name, error)
             else:
-                return f"http://{address}:{port}"
+                return self.listening_at(address, port)
         return str(self.server.url)
 
     async def poll(self) -> int | None:

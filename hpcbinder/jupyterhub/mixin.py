@@ -14,13 +14,12 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jupyterhub.utils import url_path_join
 from tornado import web
 from traitlets import Any as AnyTrait
 from traitlets import Bool, Dict, Integer, List, Tuple, Unicode, default
-from traitlets.config import LoggingConfigurable
 
 from hpcbinder import runtime
 from hpcbinder.config import SITE_FILE, Config, load
@@ -31,14 +30,10 @@ from hpcbinder.jupyterhub.handler import PATH as PORT_PATH
 from hpcbinder.jupyterhub.inside import server_argv, server_version_note
 from hpcbinder.jupyterhub.offer import Offer, Offers
 from hpcbinder.jupyterhub.options import Options
+from hpcbinder.jupyterhub.tls import TlsMixin
 from hpcbinder.model import Entry
 from hpcbinder.scheduler import OF_THE_JOB, Resources
 from hpcbinder.text import one_line
-
-if TYPE_CHECKING:
-    from jupyterhub.spawner import Spawner as _Behind
-else:
-    _Behind = LoggingConfigurable
 
 _OFFERS: dict[tuple[Any, ...], Offers] = {}
 _NOWHERE = Path("/")
@@ -67,7 +62,7 @@ def failure(message: str, *, reason: str, status: int = 500) -> web.HTTPError:
     return error
 
 
-class ServerMixin(_Behind):
+class ServerMixin(TlsMixin):
     """For classes in front of a spawner of JupyterHub's."""
 
     hpcbinder_config = Unicode("", help="Configuration of hpcbinder (TOML); the site's, if empty.").tag(config=True)
@@ -229,8 +224,6 @@ class ServerMixin(_Behind):
         Raises:
             web.HTTPError: What was asked for is refused, or cannot be had.
         """
-        if self.internal_ssl:
-            raise failure("servers of this hub cannot be reached: its internal_ssl is on", reason="tls")
         options, offer = await self.choose(self.user_options)
         self.user_options = options.said()
         try:
@@ -239,7 +232,8 @@ class ServerMixin(_Behind):
             entry = await self.offers.entry(account.name, environment, account.prefix)
             resources = offer.resources(options)
             told = self.told_environment(options.path or environment.path)
-            files = await asyncio.to_thread(self._files, entry, environment.own, told, options.reset)
+            tls = await self.credentials(told["JUPYTERHUB_API_URL"])
+            files = await asyncio.to_thread(self._files, entry, environment.own, told, options.reset, tls)
         except (HpcbinderError, OSError, ValueError) as error:  # the last where no text in a record can be sent
             message = one_line(error.message if isinstance(error, HpcbinderError) else str(error), 500)
             self.log.warning("Cannot start %s: %s", self._log_name, message)
@@ -249,7 +243,9 @@ class ServerMixin(_Behind):
             self.say(note, 5)
         return account, resources, files
 
-    def _files(self, entry: Entry, own: bool, told: Mapping[str, str], fresh: bool) -> dict[str, str]:
+    def _files(
+        self, entry: Entry, own: bool, told: Mapping[str, str], fresh: bool, tls: Mapping[str, str]
+    ) -> dict[str, str]:
         settings = self.config_of_hpcbinder()
         description = runtime.describe(
             entry,
@@ -269,6 +265,7 @@ class ServerMixin(_Behind):
             "ports": list(self.port_range),
             "report": url_path_join(told["JUPYTERHUB_API_URL"], PORT_PATH.removeprefix("/api")),
             "fresh": fresh,
+            "tls": dict(tls),
         }
         return {**{name: content.decode() for name, content in files.items()}, "server.json": json.dumps(server)}
 

@@ -129,6 +129,9 @@ def parse(raw: object, environments: Mapping[str, Environment], site: Site) -> O
     Raises:
         UsageError: It is refused; the message is one sentence for that person.
     """
+    if isinstance(raw, Mapping) and raw.keys() == {"user_options"} and isinstance(raw["user_options"], Mapping):
+        # The REST API's envelope, which a JupyterHub before 6 hands on (apihandlers/users.py).
+        raw = raw["user_options"]
     if not isinstance(raw, Mapping):
         raise UsageError("options are names with values")
     if len(raw) > _MOST:

@@ -1,6 +1,7 @@
 """Programs that stand alone (`filing`, `remote`), sent to a Python that runs as somebody else, or somewhere else.
 
-They are sent so that neither their files nor what the hub has installed need be readable there.
+They are sent, with what they import of hpcbinder, so that neither their files nor what the hub has installed need be
+readable there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,20 @@ RECEIVE = "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline(
 """What that Python is told in an argument. Of characters that no shell takes for its own within single quotes,
 whichever a person has."""
 
+_ALONG = {"filing": ("hpcbinder.runtime", ("hpcbinder.runtime.launch.space", "private.py"))}
+"""Program -> a module that it imports, and the file that is one there: hpcbinder itself is not."""
+
+_IMPORTABLE = """
+import types
+module, name = types.ModuleType({module!r}), ""
+for part in {module!r}.split("."):
+    name += part
+    sys.modules[name] = module
+    name += "."
+exec(along, module.__dict__)
+exec(sent)
+"""
+
 
 def message(program: str, request: Mapping[str, Any]) -> tuple[str, bytes]:
     """What is sent.
@@ -30,7 +45,10 @@ def message(program: str, request: Mapping[str, Any]) -> tuple[str, bytes]:
     Returns:
         The request's mark, and all that the Python is told by its input.
     """
-    sent = resources.files("hpcbinder.jupyterhub").joinpath(f"{program}.py").read_bytes() + b"\nmain()\n"
+    sent = _source("hpcbinder.jupyterhub", f"{program}.py") + b"\nmain()\n"
+    if program in _ALONG:
+        module, file = _ALONG[program]
+        sent = f"sent, along = {sent!r}, {_source(*file)!r}\n{_IMPORTABLE.format(module=module)}".encode()
     mark = f"hpcbinder-{secrets.token_hex(8)} "
     told = json.dumps({**request, "mark": mark}).encode()
     return mark, b"%d\n%b%b" % (len(sent), sent, told)
@@ -51,3 +69,7 @@ def answer(mark: str, said: str) -> dict[str, Any] | None:
                         raise RunError(one_line(str(found["error"]), 300))
                     return found
     return None
+
+
+def _source(package: str, file: str) -> bytes:
+    return resources.files(package).joinpath(file).read_bytes()

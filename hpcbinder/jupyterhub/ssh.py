@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,9 @@ class SshSpawner(LocalSpawner):
     def address(self) -> str:
         # Never what is said there: a person would have the proxy connect to wherever they like.
         return str(self.job_facts["host"])
+
+    async def machine(self) -> str:
+        return str(self.job_facts.get("host", ""))
+
+    def known_machines(self) -> Sequence[str]:
+        return list(self.hosts)

@@ -21,6 +21,9 @@ _Value = TypeVar("_Value")
 SECONDS = int(os.environ.get("HPCBINDER_TEST_SECONDS", "300"))
 """That anything may take here, on a machine that has much else to do."""
 
+IMPATIENT = ("c.JupyterHub.init_spawners_timeout = 1", 'c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 1}')
+"""Lines for a hub that is not to wait, as long as it can, for servers whose jobs wait."""
+
 
 def hpcbinder(store: Path, *arguments: str) -> str:
     """The command line with a store; what it prints."""
@@ -78,10 +81,18 @@ def failed(hub: Hub, name: str, server: str = "") -> str:
     return answer.text
 
 
-def logged_in(hub: Hub, name: str) -> requests.Session:
-    """A person's browser, without its scripts."""
+def logged_in(hub: Hub, name: str, host: str = "") -> requests.Session:
+    """A person's browser, without its scripts.
+
+    Args:
+        hub: What it shows.
+        name: The person's.
+        host: What it knows the hub by; its address, if empty.
+    """
     session = requests.Session()
     session.trust_env = False
+    if host:
+        session.headers["Host"] = host
     session.get(f"{hub.url}/hub/login", timeout=SECONDS)
     xsrf = next(cookie.value for cookie in session.cookies if cookie.name == "_xsrf" and cookie.path == "/hub/")
     said = {"username": name, "password": PASSWORD, "_xsrf": xsrf}
@@ -111,8 +122,9 @@ def closed_partition(hub: Hub) -> Iterator[tuple[str, Callable[[], None]]]:
     try:
         yield name, lambda: control("update", f"PartitionName={name}", "State=UP")
     finally:
-        for person in hub.accounts.values():
-            hub.slurm.cancel(person.uid)
+        # By the partition: here nobody is known by the names that the hub's persons have there.
+        command = ["scancel", "--quiet", f"--partition={name}"]
+        subprocess.run(command, env={**os.environ, **hub.slurm.environment}, check=True, timeout=60)
         until(lambda: not _jobs(hub, name), "its jobs are over")
         control("delete", f"PartitionName={name}")
 

@@ -106,7 +106,7 @@ def test_a_spawners_settings_say_so() -> None:
 
 def spawner(name: str = "nobody", **settings: Any) -> LocalSpawner:
     made = LocalSpawner(exec_prefix="/usr/bin/env", **settings)
-    made.user = types.SimpleNamespace(name=name)
+    made.user = types.SimpleNamespace(name=name, settings={})
     return made
 
 

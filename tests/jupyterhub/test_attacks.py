@@ -267,6 +267,8 @@ class TestPort:
         for body in (b"", b"{", b"[]", b"5000", b'"port"', b'{"port": 5000}' + b" " * 1000, b"[" * 200):
             assert say(body, waiting) == 400
         assert facts("bob")["port"] == 0
+        # No certificate, where servers have none.
+        assert hub.request("POST", "/hpcbinder/certificate", b"", token=waiting)[0] == 409
         # The server itself, once.
         assert say({"port": 5000}, waiting) == 204
         assert say({"port": 5001}, waiting) == 409

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hubservers import SECONDS, queue, until
+from notebook_page import Browser
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from rig import Hub
 from rig.hub import PASSWORD
+
+WORKERS = """
+import json
+from hpcbinder_workers import ipyparallel_cluster
+def where():
+    import json, os, pathlib, socket
+    image = json.loads(pathlib.Path("/opt/hpcbinder/manifest.json").read_text())
+    return [socket.gethostname(), image["id"], os.environ["SLURM_JOB_ID"]]
+cluster = ipyparallel_cluster(2, asked={"nodes": 2, "time": "10"})
+clients = cluster.start_and_connect_sync()
+answers = clients[:].apply_sync(where)
+cluster.stop_cluster_sync()
+print("ANSWERS", json.dumps(answers))
+"""
 
 
 @pytest.fixture
@@ -40,6 +58,12 @@ def run_cell(page: Any) -> str:
         return str(page.wait_for_selector(".jp-CodeCell .jp-OutputArea-output pre", timeout=5_000).inner_text())
     except PlaywrightTimeout:
         return ""
+
+
+async def executed(browser: Browser, code: str) -> str:
+    """What a cell prints, in a kernel of its own."""
+    kernel = (await browser.ask("POST", "kernels", {"name": "python3"}))["id"]
+    return await browser.execute(kernel, code)
 
 
 def test_from_the_login_to_a_cell_that_ran_on_a_node(hub: Hub, hub_image: str, page: Any) -> None:
@@ -74,3 +98,14 @@ def test_from_the_login_to_a_cell_that_ran_on_a_node(hub: Hub, hub_image: str, p
     home = hub.accounts["alice"].home
     saved = until(lambda: list(home.glob("*/on-a-node/index.ipynb")), "the person's copy of the repository")
     until(lambda: hub_image in saved[0].read_text(), "the notebook is saved")
+
+    # A notebook of this server has workers, in the same image on both nodes, in a job of their own.
+    answering = executed(Browser(f"{hub.url}/user/alice", hub.token_of("alice")), WORKERS)
+    with ThreadPoolExecutor(1) as pool:  # Playwright's own loop runs in this thread
+        said = pool.submit(asyncio.run, answering).result()
+    answers = [line.removeprefix("ANSWERS ") for line in said.splitlines() if line.startswith("ANSWERS ")]
+    assert answers, said
+    workers = json.loads(answers[0])
+    assert {worker[0] for worker in workers} == {"n1", "n2"}, said
+    assert {worker[1] for worker in workers} == {hub_image}
+    assert job not in {worker[2] for worker in workers}

@@ -257,3 +257,18 @@ def test_where_a_server_s_files_are_is_below_where_they_were_to_be() -> None:
 def test_other_answers_are_none(answer: Any) -> None:
     with pytest.raises(RunError, match="cannot be read"):
         put_there(REQUEST, answer)
+
+
+def test_a_server_that_asks_where_it_runs_has_the_scheduler_asked_no_more(
+    asked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawner = person(SlurmSpawner, monkeypatch, queue_interval=1000.0)
+    monkeypatch.setattr(spawner, "owner", lambda account: "1001")
+    found = {}
+    for job in ("100", "101"):
+        queue = Queue(spawner.queue()._look, 1000.0)
+        monkeypatch.setattr(spawner, "queue", lambda queue=queue: queue)
+        spawner.job_id = job
+        found[job] = {asyncio.run(spawner.machine()) for _ in range(5)}
+    assert found == {"100": {"n1"}, "101": {""}}
+    assert len(asked.read_text().splitlines()) == 2

@@ -53,6 +53,7 @@ def test_a_form_a_link_and_json_say_the_same() -> None:
     rest = {"environment": ID, "cpus": 4, "reset": True, "path": "a/b.ipynb", "qos": None, "gpus": 0}
     options = parse(form, ENVIRONMENTS, SITE)
     assert options == parse(link, ENVIRONMENTS, SITE) == parse(rest, ENVIRONMENTS, SITE)
+    assert options == parse({"user_options": rest}, ENVIRONMENTS, SITE)
     assert (options.cpus, options.reset, options.path) == (4, True, "a/b.ipynb")
 
 
@@ -121,6 +122,9 @@ def test_what_nobody_says_is_left_to_the_scheduler_where_nothing_limits_it() -> 
         ({"environment": {"$ne": ""}}, "environment must be text"),
         ({"environment": ID, "time": "1" * 2000}, "time is too long"),
         ({f"k{number}": "x" for number in range(65)}, "these are too many options"),
+        ({"user_options": {"user_options": {"environment": ID}}}, "say which environment to start"),
+        ({"user_options": {"environment": ID}, "environment": ID}, "there is no option 'user_options'"),
+        ({"user_options": [{"environment": ID}]}, "say which environment to start"),
         ([ID], "options are names with values"),
         (None, "options are names with values"),
     ],

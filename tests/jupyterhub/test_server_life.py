@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hubservers import closed_partition, failed, hpcbinder, queue, running, start, until
+from hubservers import IMPATIENT, closed_partition, failed, hpcbinder, queue, running, start, until
 
 from hpcbinder.catalog import Catalog
 from hpcbinder.model import Entry
@@ -61,11 +61,11 @@ def test_a_server_in_the_queue_says_why_and_outlives_a_hub_that_is_restarted(hub
         said = until(lambda: [text for text in messages(hub) if "waits in the queue: " in text], "the job's state")
         assert f"Job {job} waits in the queue: PartitionDown" in said[0]
 
-        hub.restart()
+        hub.restart(lines=IMPATIENT)
         assert job in queue(hub, "alice")
         opened()
         until(lambda: hub.servers("alice")[""]["ready"], "the server")
-        hub.restart()
+        hub.restart(lines=[])
         until(lambda: hub.servers("alice")[""]["ready"], "the server, known to a hub that was restarted")
         assert hub.servers("alice")[""]["state"]["job_id"] == job
 

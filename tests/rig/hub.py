@@ -24,7 +24,7 @@ from typing import Any
 
 from . import packages
 from .apptainer import Apptainer
-from .hubware import proxy_command, python
+from .hubware import CONFIGURATION, proxy_command, python
 from .process import Process, RigError, locked
 from .slurm import Slurm
 from .user import IDS, User, abandoned, account, end
@@ -44,40 +44,6 @@ for name in passwd group hosts; do
 done
 shift
 exec "$@"
-"""
-
-_CONFIGURATION = """\
-# Written by tests/rig/hub.py.
-import json
-import os
-from pathlib import Path
-
-from hpcbinder.jupyterhub import configure
-
-c = get_config()  # noqa: F821
-rig = json.loads(Path(os.environ["HPCBINDER_RIG_HUB"]).read_text())
-c.JupyterHub.bind_url = f"http://127.0.0.1:{rig['port']}"
-c.JupyterHub.hub_bind_url = f"http://{rig['address']}:{rig['api_port']}"
-c.JupyterHub.db_url = f"sqlite:///{rig['private']}/jupyterhub.sqlite"
-c.JupyterHub.cookie_secret_file = f"{rig['private']}/cookie_secret"
-c.ConfigurableHTTPProxy.command = rig["proxy"]
-c.ConfigurableHTTPProxy.pid_file = f"{rig['private']}/proxy.pid"
-c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{rig['proxy_port']}"
-c.JupyterHub.authenticator_class = "shared-password"
-c.SharedPasswordAuthenticator.user_password = rig["password"]
-c.Authenticator.allowed_users = set(rig["accounts"])
-c.JupyterHub.allow_named_servers = True
-c.JupyterHub.services = [{"name": "rig", "api_token": rig["token"]}]
-c.JupyterHub.load_roles = [
-    {
-        "name": "rig",
-        "services": ["rig"],
-        "scopes": ["admin:users", "admin:servers", "tokens", "list:users", "read:users", "read:hub"],
-    }
-]
-configure(c, **rig["settings"])
-for line in rig["lines"]:
-    exec(line)
 """
 
 
@@ -130,7 +96,9 @@ class Hub:
 
     @property
     def api(self) -> str:
-        """Its API, as nodes reach it."""
+        """Its API, as nodes reach it; where that speaks TLS with its own servers alone, as browsers do."""
+        if self._state.get("tls"):
+            return f"{self.url}/hub/api"
         return f"http://{self._state['address']}:{self._state['api_port']}/hub/api"
 
     @property
@@ -204,23 +172,34 @@ class Hub:
                 "python": str(venv / "bin" / "python"),
                 "settings": dict(settings or {}),
                 "lines": list(lines),
+                "release": "6",
+                "tls": False,
             }
         )
         self._launch()
 
-    def restart(self, *, lines: Sequence[str] | None = None, settings: Mapping[str, object] | None = None) -> None:
+    def restart(
+        self,
+        *,
+        lines: Sequence[str] | None = None,
+        settings: Mapping[str, object] | None = None,
+        release: str | None = None,
+        tls: bool | None = None,
+    ) -> None:
         """Stop the hub alone and start it again: servers of persons go on, as a site has it.
 
         Args:
             lines: As `start` has it; the same as before when None.
             settings: Likewise.
+            release: Major version of JupyterHub (`hubware.RELEASES`), each with a database of its own; likewise.
+            tls: Whether its internal TLS is on; likewise.
         """
         self._end()
         state = self._state
-        if lines is not None:
-            state["lines"] = list(lines)
-        if settings is not None:
-            state["settings"] = dict(settings)
+        changed = {"lines": lines, "settings": settings, "release": release, "tls": tls}
+        state.update({name: value for name, value in changed.items() if value is not None})
+        with locked(self._cache / "lock"):
+            state["python"] = str(python(self._cache, state["release"]) / "bin" / "python")
         self._write(state)
         self._launch()
 
@@ -308,7 +287,7 @@ class Hub:
         partial.touch(mode=0o600)
         partial.write_text(json.dumps(state))
         partial.replace(self._settings)
-        (self._private / "jupyterhub_config.py").write_text(_CONFIGURATION)
+        (self._private / "jupyterhub_config.py").write_text(CONFIGURATION)
 
     def _launch(self) -> None:
         state = self._state

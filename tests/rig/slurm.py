@@ -188,9 +188,15 @@ class Slurm:
 
     def cancel(self, uid: int) -> None:
         """End a user's jobs, if the cluster is up: processes that are just killed leave allocations behind."""
-        if self._process("slurmctld") is not None:
-            command = ["scancel", "--quiet", f"--user={uid}"]
-            subprocess.run(command, capture_output=True, timeout=60, env={"PATH": _PATH, **self.environment})
+        if self._process("slurmctld") is None:
+            return
+        env = {"PATH": _PATH, **self.environment}
+        # scancel takes no user whom this machine does not know.
+        squeue = ["squeue", "--noheader", "--all", "--format=%A %U"]
+        done = subprocess.run(squeue, capture_output=True, text=True, timeout=60, env=env, check=False)
+        numbers = {line.split()[0] for line in done.stdout.splitlines() if line.split()[1:] == [str(uid)]}
+        if numbers:
+            subprocess.run(["scancel", "--quiet", *numbers], capture_output=True, timeout=60, env=env, check=False)
 
     def stop(self) -> None:
         """End all jobs and daemons, and remove the bridge."""

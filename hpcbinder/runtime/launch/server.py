@@ -3,7 +3,8 @@
     {"environment": {NAME: VALUE, …},      the hub's variables, secrets among them
      "ports": [LOWEST, HIGHEST],           of which one is taken
      "report": URL,                        that is told which, once the server answers there
-     "fresh": true | false}                a fresh copy of the repository is wanted
+     "fresh": true | false,                a fresh copy of the repository is wanted
+     "tls": {…}}                           for a hub whose internal TLS is on (`tls`), else {}
 
 server.json is read once and removed at once, and the whole folder with the end: nothing of it is in an argument, in the
 batch system's records or in anybody else's sight.
@@ -22,23 +23,21 @@ import signal
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from . import space as spaces
+from .hub import Hub
 from .supervise import supervise
+from .tls import furnish
 from .values import Command, LaunchError
 
 Prepare = Callable[..., Command]
 """`main.prepare`."""
 
 _TRIES = 300
-_PATIENCE = 900.0
-"""Seconds that a hub may be away: it is restarted now and then, and its servers go on."""
 _LISTEN = "0A"
 """State of a listening socket (proc(5), Linux include/net/tcp_states.h)."""
 
@@ -59,7 +58,7 @@ def main(folder: Path, prepare: Prepare) -> int:
     try:
         settings = _taken(folder / "server.json")
         description = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
-        return _serve(description, settings, prepare)
+        return _serve(folder, description, settings, prepare)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -73,8 +72,14 @@ def _taken(file: Path) -> dict[str, Any]:
     return settings
 
 
-def _serve(description: dict[str, Any], settings: Mapping[str, Any], prepare: Prepare) -> int:
+def _serve(folder: Path, description: dict[str, Any], settings: Mapping[str, Any], prepare: Prepare) -> int:
     environ = {**os.environ, **settings["environment"]}
+    hub = Hub(environ["JUPYTERHUB_API_TOKEN"])
+    argv, files = tuple(description["argv"]), dict[str, str]()
+    if settings["tls"]:
+        tls = furnish(folder, settings["tls"], hub.token)
+        hub = Hub(hub.token, tls.context())
+        argv, files = tls.shown(argv)
     port = _free_port(*settings["ports"])
     environ["JUPYTERHUB_SERVICE_URL"] = _with_port(environ["JUPYTERHUB_SERVICE_URL"], port)
     cwd = environ.get("HOME", "/")
@@ -85,10 +90,10 @@ def _serve(description: dict[str, Any], settings: Mapping[str, Any], prepare: Pr
         for notice in prepared.notices:
             print(f"hpcbinder: {notice}", file=sys.stderr, flush=True)
         description, cwd = prepared.described(description), prepared.folder
-    command = prepare(description, environ=environ, cwd=cwd)
+    command = prepare(description, environ=environ, cwd=cwd, argv=argv, files=files)
     for note in command.notes:
         print(f"hpcbinder: {note}", file=sys.stderr, flush=True)
-    _fork_reporter(settings["report"], environ["JUPYTERHUB_API_TOKEN"], port)
+    _fork_reporter(hub, settings["report"], port)
     return supervise(command)
 
 
@@ -112,7 +117,7 @@ def _with_port(url: str, port: int) -> str:
     return parts._replace(netloc=f"{host}:{port}").geturl()
 
 
-def _fork_reporter(url: str, token: str, port: int) -> None:
+def _fork_reporter(hub: Hub, url: str, port: int) -> None:
     """Have a process of its own wait until the server listens, and tell the hub; it ends the server should the hub not
     want it."""
     sys.stdout.flush()
@@ -123,7 +128,7 @@ def _fork_reporter(url: str, token: str, port: int) -> None:
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        why = _wait_and_report(url, token, port, parent)
+        why = _wait_and_report(hub, url, port, parent)
         if why:
             print(f"hpcbinder: {why}", file=sys.stderr, flush=True)
             os.kill(parent, signal.SIGTERM)
@@ -132,7 +137,7 @@ def _fork_reporter(url: str, token: str, port: int) -> None:
         os._exit(code)
 
 
-def _wait_and_report(url: str, token: str, port: int, parent: int) -> str:
+def _wait_and_report(hub: Hub, url: str, port: int, parent: int) -> str:
     """Returns why the server is to end, "" if it is not."""
     while (owner := _listener(port)) is None:
         if os.getppid() != parent:
@@ -141,17 +146,10 @@ def _wait_and_report(url: str, token: str, port: int, parent: int) -> str:
     if owner != os.getuid():
         # Else the hub would send this person's browser to somebody else's program.
         return f"somebody else's program took port {port} in that moment: start the server again"
-    end = time.monotonic() + _PATIENCE
-    while os.getppid() == parent:
-        why = _post(url, token, port)
-        if why is None:
-            return ""
-        refused, text = why
-        if refused:
-            return f"the hub does not want this server: {text}"
-        if time.monotonic() > end:
-            return f"the hub cannot be reached at {url}: {text}"
-        time.sleep(2)
+    try:
+        hub.post(url, json.dumps({"port": port}).encode(), while_=lambda: os.getppid() == parent)
+    except LaunchError as error:
+        return str(error)
     return ""
 
 
@@ -167,22 +165,3 @@ def _listener(port: int) -> int | None:
             if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
                 return int(fields[7])
     return None
-
-
-def _post(url: str, token: str, port: int) -> tuple[bool, str] | None:
-    """Tell the hub; None if it has taken it, else whether it is its last word, and what it said."""
-    request = urllib.request.Request(
-        url,
-        json.dumps({"port": port}).encode(),
-        {"Authorization": f"token {token}", "Content-Type": "application/json"},
-        method="POST",
-    )
-    # A proxy of the environment is for the world outside.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=30):
-            return None
-    except urllib.error.HTTPError as error:
-        return error.code < 500, f"HTTP {error.code} {error.reason}"
-    except (OSError, ValueError) as error:
-        return False, str(error)
