@@ -630,11 +630,12 @@ class SlurmConfig:
     constraint: str | None = _named("Features of the nodes")
     inside: str = _setting(
         Spec(
-            '"commands", "workers" or "off"',
+            '"commands", "workers", "bound" or "off"',
             "What of Slurm a kernel or a server reaches from inside its container, through a helper outside of it: "
             "`workers` lets it submit Dask and ipyparallel workers in the same image, which end with it; `commands` "
-            "also runs squeue, sbatch and their like (docs/workers.md).",
-            one_of("commands", "workers", "off"),
+            "also runs squeue, sbatch and their like; `bound` shows the machine's own Slurm client and munge's socket "
+            "inside instead (docs/workers.md).",
+            one_of("commands", "workers", "bound", "off"),
         ),
         "commands",
     )
@@ -644,7 +645,7 @@ _PERSONAL = (
     r"(?:/|(?:~|\{home\}|\$[A-Za-z_][A-Za-z0-9_]*|\$\{[A-Za-z_][A-Za-z0-9_]*\})(?=/|$))"
     r"(?:[^{}$:,\x00-\x1f\x7f]|\{home\}|\{user\}|\$[A-Za-z_][A-Za-z0-9_]*|\$\{[A-Za-z_][A-Za-z0-9_]*\})*"
 )
-"""A folder of whoever runs an image, whom a site's configuration does not know yet (runtime/launch/templates.py)."""
+"""A folder of whoever runs an image, whom a site's configuration does not know yet (launch/space/templates.py)."""
 
 
 @dataclass(frozen=True)

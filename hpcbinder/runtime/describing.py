@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hpcbinder.config import RuntimeConfig, SlurmConfig
-from hpcbinder.errors import RunError
+from hpcbinder.errors import ConvertError, RunError
 from hpcbinder.model import Entry
-from hpcbinder.runtime.choose import pick_runtime
+from hpcbinder.runtime.choose import PLAIN, pick_runtime
 from hpcbinder.runtime.launch.environment import host_environment
 from hpcbinder.runtime.launch.main import FORMAT
 from hpcbinder.runtime.launch.prologue import environment_after
 from hpcbinder.runtime.launch.values import LaunchError, parse_bind
 from hpcbinder.runtime.needs import gpu_needs
+
+_ACCOUNTS = 64 << 10
+"""Bytes of a file that every launch reads."""
 
 
 def describe(
@@ -73,10 +77,29 @@ def describe(
         "gpu": settings.gpu,
         "prologue": list(settings.prologue),
         **({"needs": needs} if (needs := gpu_needs(entry)) else {}),
-        **({"slurm": _reach(slurm)} if slurm is not None and slurm.inside != "off" else {}),
+        **({"slurm": _reach(slurm, entry, reads_image)} if slurm is not None and slurm.inside != "off" else {}),
     }
 
 
-def _reach(slurm: SlurmConfig) -> dict[str, Any]:
+def _reach(slurm: SlurmConfig, entry: Entry, reads_image: bool) -> dict[str, Any]:
     asked = {name: getattr(slurm, name) for name in ("partition", "account", "qos", "constraint")}
-    return {"inside": slurm.inside, "asked": {name: value for name, value in asked.items() if value}}
+    reach = {"inside": slurm.inside, "asked": {name: value for name, value in asked.items() if value}}
+    accounts = _accounts(entry) if slurm.inside == "bound" and reads_image else None
+    return reach if accounts is None else {**reach, "accounts": accounts}
+
+
+def _accounts(entry: Entry) -> str | None:
+    """The image's /etc/passwd, None if there is none to be read."""
+    form = next((form for form in (*PLAIN, "sif") if form in entry.formats), None)
+    if form is None:
+        return None
+    from hpcbinder.sif import primary_partition
+    from hpcbinder.squashfs import Image
+
+    path = Path(entry.formats[form])
+    try:
+        offset = primary_partition(path)[0] if form == "sif" else 0
+        with Image.open(path, offset=offset) as image:
+            return image.read("etc/passwd", _ACCOUNTS, follow=True).decode(errors="replace")
+    except (ConvertError, OSError):
+        return None

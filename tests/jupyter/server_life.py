@@ -12,63 +12,15 @@ import secrets
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest
-from tornado.websocket import WebSocketClientConnection, websocket_connect
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from notebook_page import Browser
 
 WAIT = 120
 TOKEN = secrets.token_hex(16)
-
-
-class Browser:
-    """What JupyterLab's page says to its server."""
-
-    def __init__(self, port: int) -> None:
-        self.host = f"127.0.0.1:{port}"
-        self.headers = {"Authorization": f"token {TOKEN}"}
-
-    async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        text = json.dumps(body) if method == "POST" else None
-        request = HTTPRequest(
-            f"http://{self.host}/api/{path}", method, self.headers, text, request_timeout=WAIT, connect_timeout=WAIT
-        )
-        answer = (await AsyncHTTPClient().fetch(request)).body
-        return json.loads(answer) if answer else None
-
-    async def channels(self, kernel: str) -> WebSocketClientConnection:
-        request = HTTPRequest(f"ws://{self.host}/api/kernels/{kernel}/channels", headers=self.headers)
-        return await websocket_connect(request)
-
-    async def execute(self, kernel: str, code: str, meanwhile: str = "") -> str:
-        """What a cell prints, or the name of the error it ends with; `meanwhile` is asked for once it runs."""
-        socket = await self.channels(kernel)
-        message = uuid.uuid4().hex
-        header = {"msg_id": message, "msg_type": "execute_request", "username": "", "session": "s", "version": "5.3"}
-        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
-        await socket.write_message(
-            json.dumps({"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"})
-        )
-        printed, done = [], False
-        while not done:
-            text = await asyncio.wait_for(socket.read_message(), WAIT)
-            assert isinstance(text, str)
-            answer = json.loads(text)
-            if answer.get("parent_header", {}).get("msg_id") != message:
-                continue
-            kind, content = answer["header"]["msg_type"], answer["content"]
-            if kind == "stream":
-                printed.append(content["text"])
-                if meanwhile:
-                    await self.ask("POST", f"kernels/{kernel}/{meanwhile}")
-                    meanwhile = ""
-            if kind == "error":
-                printed.append(content["ename"])
-            done = kind == "status" and content["execution_state"] == "idle"
-        socket.close()
-        return "".join(printed)
 
 
 async def life(browser: Browser, name: str) -> dict[str, Any]:
@@ -109,7 +61,8 @@ def main(name: str, folder: str) -> None:
                     sys.exit(log.read_text())
                 time.sleep(0.05)
             time.sleep(0.2)
-            seen = asyncio.run(life(Browser(json.loads(found[0].read_text())["port"]), name))
+            browser = Browser(f"http://127.0.0.1:{json.loads(found[0].read_text())['port']}", TOKEN)
+            seen = asyncio.run(life(browser, name))
         except Exception:
             sys.stderr.write(log.read_text()[-4000:])
             raise

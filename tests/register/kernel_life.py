@@ -181,6 +181,26 @@ def overheard(kernel: str, folder: str) -> dict[str, Any]:
     return {"ip": info["ip"], "keys": sorted(key for key in info if key.startswith("curve")), "heard": heard}
 
 
+def extended(kernel: str, folder: str) -> dict[str, Any]:
+    """Another image takes the place of the kernel's, by the command in EXTEND; its restart is in that one."""
+    look = """
+import os
+try:
+    from added import HERE
+except ImportError:
+    HERE = "no"
+print(HERE, os.environ["SLURMD_NODENAME"], os.environ["SLURM_JOB_ID"], os.environ["IMAGE_ID"])
+"""
+    manager, client = start(kernel, folder)
+    before = execute(client, look).split()
+    told = subprocess.run(json.loads(os.environ["EXTEND"]), check=True, stdout=subprocess.PIPE, text=True).stdout
+    manager.restart_kernel()
+    client.wait_for_ready(timeout=WAIT)
+    after = execute(client, look).split()
+    manager.shutdown_kernel()
+    return {"before": before, "after": after, "told": json.loads(told)}
+
+
 def no_node(kernel: str, folder: str) -> dict[str, Any]:
     """A cluster whose nodes are all taken, and somebody who does not wait for ever."""
     from traitlets.config import Config
@@ -214,6 +234,7 @@ SCENARIOS: dict[str, Callable[[str, str], dict[str, Any]]] = {
     "interrupt": interrupt,
     "shutdown-now": shutdown_now,
     "overheard": overheard,
+    "extended": extended,
     "no-node": no_node,
     "front-end-killed": front_end_killed,
     "launcher-killed": lambda *a: killed(*a, lambda _, launcher: [launcher]),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 
 from hpcbinder.config import SlurmConfig
-from hpcbinder.runtime.launch.helper import Running, offered
 from hpcbinder.runtime.launch.values import Helper
+from hpcbinder.runtime.launch.workers import Running, offered
 from rig import User
 
 STAND_IN = """#!/bin/sh
@@ -38,7 +39,7 @@ VALUES = {
     "key": PEM,
 }
 DASK: dict[str, Any] = {"do": "start", "kind": "dask", "values": VALUES, "asked": {"cpus": 1}}
-ENGINES = {"python": "/usr/bin/python", "cluster": "1-a", "profile": "/home/a", "connection": '{"key": "secret"}'}
+ENGINES = {"python": "/usr/bin/python", "cluster": "1-a", "connection": '{"key": "secret"}'}
 CONNECT = """
 import contextlib, socket, sys
 try:
@@ -65,7 +66,8 @@ class Outside:
             (programs / name).chmod(0o755)
         environ = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder), "SLURM_JOB_ID": "1", "TMPDIR": ""}
         environ["JUPYTERHUB_API_TOKEN"] = environ["JPY_API_TOKEN"] = "secret"
-        description = {"slurm": {"inside": inside, "asked": {"partition": "site"}}, "environment": []}
+        reach = {"inside": inside, "asked": {"partition": "site"}}
+        description = {"slurm": reach, "image": {"env": {}}, "environment": []}
         helper = offered(description, environ, str(folder))
         assert helper is not None
         self.helper: Helper = helper
@@ -216,6 +218,21 @@ def test_a_site_lets_only_workers_in(open_tmp_path: Path) -> None:
     finally:
         running.finish()
     assert outside.calls()[-1].startswith("scancel --quiet --name=hpcbinder-workers-")
+
+
+def test_a_client_that_cannot_be_shown_says_why_and_workers_are_started(open_tmp_path: Path) -> None:
+    outside = Outside(open_tmp_path, "bound")
+    why = f"no Slurm client inside: {open_tmp_path}/bin/sbatch is a script, and what it starts is not there inside"
+    assert outside.helper.notes == (why,)
+    running = Running(outside.helper)
+    try:
+        done = subprocess.run([f"{outside.helper.folder}/bin/squeue", "--me"], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (127, f"{why}\n")
+        answer = outside.ask({"do": "command", "argv": ["squeue"], "cwd": "/"}, (0, 1, 2))
+        assert answer == {"refused": "the site lets no commands in"}
+        assert outside.ask(DASK) == {"job": "4711"}
+    finally:
+        running.finish()
 
 
 def test_there_is_none_where_nobody_wants_it(tmp_path: Path) -> None:

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import shutil
 import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from hpcbinder.catalog import Catalog
-from hpcbinder.model import Entry
-from rig import Apptainer, Slurm, User
+from on_the_login_node import Inside, eventually
 
 LOOK = """
 command -v squeue
@@ -35,43 +27,6 @@ command -v squeue || echo no squeue
 python -c 'import hpcbinder_workers' 2>&1 | grep Error
 """
 WAIT = 'echo "$HPCBINDER_HELPER"; sleep 1000'
-
-
-class Inside:
-    """Somebody's `hpcbinder run`, on the login node."""
-
-    def __init__(self, user: User, slurm: Slurm, apptainer: Apptainer, image: Entry) -> None:
-        self.user = user
-        self.environ = {**slurm.environment, "PATH": f"{apptainer.bin}:/usr/bin:/bin", "JUPYTERHUB_API_TOKEN": "secret"}
-        catalog = Catalog(user.home / "store")
-        with catalog.temporary() as place:
-            folder = place / "image"
-            folder.mkdir()
-            shutil.copy(image.formats["squashfs"], folder / "image.squashfs")
-            catalog.add(dataclasses.replace(image, formats={"squashfs": "image.squashfs"}), folder)
-        user.own(user.home / "store")
-
-    def command(self, script: str, runtime: str = "apptainer") -> list[str]:
-        hpcbinder = [sys.executable, "-B", "-m", "hpcbinder", "--store", str(self.user.home / "store")]
-        return [*hpcbinder, "run", "--runtime", runtime, "small", "--", "sh", "-c", script]
-
-    def run(self, script: str, runtime: str = "apptainer", **env: str) -> list[str]:
-        done = self.user.run(self.command(script, runtime), env={**self.environ, **env}, timeout=120)
-        return done.stdout.splitlines()
-
-
-@pytest.fixture
-def inside(user: User, slurm: Slurm, apptainer: Apptainer, small_image: Entry) -> Iterator[Inside]:
-    user.knows(slurm.hosts)
-    yield Inside(user, slurm, apptainer, small_image)
-
-
-def eventually(what: Callable[[], bool]) -> bool:
-    for _ in range(600):
-        if what():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_commands(inside: Inside) -> None:

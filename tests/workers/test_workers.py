@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hpcbinder.config import Config, RuntimeConfig
+from hpcbinder.config import Config, RuntimeConfig, SlurmConfig
 from hpcbinder.model import Entry
 from hpcbinder.register import register_kernels
 from hpcbinder.scheduler import Resources
@@ -28,21 +28,20 @@ QUEUE = ["squeue", "--noheader", "--me", "--format=%j %T"]
 @pytest.fixture
 def live(
     apptainer: Apptainer, slurm: Slurm, user: User, workers_image: Entry, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], dict[str, Any]]]:
+) -> Iterator[Callable[..., dict[str, Any]]]:
     """Lead one of worker_life's lives; what the notebook saw. Nothing may be left of it, in the queue and on disk."""
     monkeypatch.setenv("PATH", f"{apptainer.bin}:/usr/bin:/bin")
     user.knows(slurm.hosts)
     python = dataclasses.replace(workers_image, kernels=workers_image.kernels[:1])
     prefix = user.home.parent / "prefix"
     asked = Resources(partition="debug", time="10", cpus=1)
-    register_kernels(
-        python, config=Config(runtime=RuntimeConfig(name="apptainer")), prefix=prefix, name="notebook", job=asked
-    )
     folder = user.home / "notebooks"
     folder.mkdir()
     os.chown(folder, user.uid, user.uid)
 
-    def lead(scenario: str) -> dict[str, Any]:
+    def lead(scenario: str, inside: str = "commands") -> dict[str, Any]:
+        config = Config(runtime=RuntimeConfig(name="apptainer"), slurm=SlurmConfig(inside=inside))
+        register_kernels(python, config=config, prefix=prefix, name="notebook", job=asked)
         environ = {"JUPYTER_PATH": str(prefix / "share/jupyter"), "PATH": "/usr/bin:/bin", **slurm.environment}
         done = user.run([sys.executable, SCENARIO, scenario, "notebook", str(folder)], env=environ, timeout=600)
         assert eventually(lambda: not user.run(QUEUE, env=slurm.environment).stdout)
@@ -63,7 +62,7 @@ def eventually(what: Callable[[], bool]) -> bool:
     return False
 
 
-def test_workers_in_the_same_image_on_both_nodes(live: Callable[[str], dict[str, Any]], user: User) -> None:
+def test_workers_in_the_same_image_on_both_nodes(live: Callable[..., dict[str, Any]], user: User) -> None:
     seen = live("all")
     home = str(user.home)
     node, image, job, helper = seen["notebook"]
@@ -100,7 +99,10 @@ def test_workers_in_the_same_image_on_both_nodes(live: Callable[[str], dict[str,
     assert ("PENDING" in states, shown) == (True, 200)
 
 
-def test_nothing_is_left_of_a_notebook_that_is_killed(live: Callable[[str], dict[str, Any]]) -> None:
-    seen = live("killed")
+def test_nothing_is_left_of_a_notebook_that_is_killed(live: Callable[..., dict[str, Any]]) -> None:
+    seen = live("killed", inside="bound")
     assert set(seen["jobs"]) <= {"RUNNING", "PENDING"}
     assert len(seen["jobs"]) == 3
+    queue, step, job = seen["bound"]
+    assert len([name for name in queue if name.startswith("hpcbinder-workers-")]) == 3
+    assert (len(queue), step) == (4, [job])

@@ -94,6 +94,15 @@ while len(jobs()) < 2 + 3 and time.monotonic() < end:
     time.sleep(0.1)
 show([[job["state"] for job in jobs()], answer_of(more, "/json/counts.json")])
 """
+BOUND = """
+import subprocess
+def said(*words):
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+step = said("srun", "--overlap", "--ntasks=1", "printenv", "SLURM_JOB_ID")
+show([said("squeue", "--me", "--noheader", "--format=%j"), step, os.environ["SLURM_JOB_ID"]])
+"""
 
 
 def told(client: BlockingKernelClient, code: str) -> Any:
@@ -155,14 +164,16 @@ def killed(kernel: str, folder: str) -> dict[str, Any]:
         assert front_end.stdout is not None
         line = front_end.stdout.readline()
         front_end.send_signal(signal.SIGKILL)
-    return {"jobs": json.loads(line)[0]}
+    jobs, _, bound = json.loads(line)
+    return {"jobs": jobs, "bound": bound}
 
 
 def begin(kernel: str, folder: str) -> None:
     _, client = start(kernel, folder)
     execute(client, WHERE)
     code = "import time\nfrom hpcbinder_workers import dask_cluster, jobs\n" + LEFT.replace("2 + 3", "3")
-    print(json.dumps(told(client, code)), flush=True)
+    seen = told(client, code)
+    print(json.dumps([*seen, told(client, BOUND)]), flush=True)
 
 
 SCENARIOS: dict[str, Callable[[str, str], dict[str, Any]]] = {"all": all_of_it, "killed": killed}

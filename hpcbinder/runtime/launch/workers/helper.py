@@ -9,7 +9,7 @@ it was started for: with its launcher, however that ends. Then no worker's job i
 A request is a JSON object on a line, an answer another one; then the connection ends. `do` says what is wanted:
 
 - `hello`: `{"address": this machine's, as others on the cluster reach it}`
-- `start`: `kind` and `values` (`workers`), `asked` (`asked`): a job of workers of this same image; `{"job": number}`
+- `start`: `kind` and `values` (`kinds`), `asked` (`asked`): a job of workers of this same image; `{"job": number}`
 - `jobs`: `{"jobs": [{"job", "state", "nodes", "reason", "said"}]}`, those that `start` submitted
 - `cancel`: `jobs`: numbers of some of them
 - `command`: `argv`, one of `COMMANDS` with its arguments, and `cwd`; standard input, output and error come along as
@@ -19,7 +19,7 @@ What is refused is answered with `{"refused": why}`.
 """
 
 # Paths are text here: they become words of a command line.
-# ruff: noqa: PTH102, PTH112, PTH117, PTH118, PTH123
+# ruff: noqa: PTH102, PTH103, PTH112, PTH117, PTH118, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -38,11 +38,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from .job import for_nodes
-from .node import address
-from .values import Helper, LaunchError
-from .worker_jobs import WorkerJobs, start_words
-from .workers import asked_for, worker
+from ..environment import allowed
+from ..job import for_nodes
+from ..node import address
+from ..values import Client, Helper, LaunchError
+from .jobs import WorkerJobs, start_words
+from .kinds import asked_for, worker
 
 COMMANDS = (
     *("sacct", "sacctmgr", "sbatch", "scancel", "scontrol", "sdiag", "sinfo"),
@@ -75,16 +76,20 @@ exec "$@"
 _STAND_IN = '#!/bin/sh\nexec python3 -I -S "${0%/*}/../python/hpcbinder_workers.py" "${0##*/}" "$@"\n'
 
 
-def offered(description: Mapping[str, Any], environ: Mapping[str, str], cwd: str) -> Helper | None:
+def offered(
+    description: Mapping[str, Any], environ: Mapping[str, str], cwd: str, runtime: str = "apptainer"
+) -> Helper | None:
     """The helper that a command gets on this machine, None if the site wants none or there is no Slurm.
 
     Args:
-        description: As launch.json has it: `slurm` {inside, asked}.
+        description: As launch.json has it: `slurm` {inside, asked, accounts}, `image`, `environment`.
         environ: The environment of whom it is run for, after the prologue.
         cwd: The command's.
+        runtime: What runs it, a key of `runtimes.PROGRAMS`.
     """
     wanted = description.get("slurm", {})
-    if wanted.get("inside") not in ("workers", "commands"):
+    inside = wanted.get("inside")
+    if inside not in ("workers", "commands", "bound"):
         return None
     if shutil.which("sbatch", path=environ.get("PATH", os.defpath)) is None:
         return None
@@ -94,15 +99,34 @@ def offered(description: Mapping[str, Any], environ: Mapping[str, str], cwd: str
     state = environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.join(environ["HOME"], ".local/state")
+    folder = os.path.join(temporary, f"hpcbinder-{token}")
+    client, notes = _bound(folder, description, environ, runtime) if inside == "bound" else (None, ())
     return Helper(
-        folder=os.path.join(temporary, f"hpcbinder-{token}"),
+        folder=folder,
         shared=os.path.join(state, "hpcbinder/workers", token),
-        commands=wanted["inside"] == "commands",
+        commands=inside == "commands",
+        client=client,
         environ=for_nodes(environ),
         cwd=cwd,
         description=description,
         asked=wanted.get("asked", {}),
+        notes=notes,
     )
+
+
+def _bound(
+    folder: str, description: Mapping[str, Any], environ: Mapping[str, str], runtime: str
+) -> tuple[Client, tuple[str, ...]]:
+    from . import bound  # few sites want it
+
+    try:
+        if runtime not in ("apptainer", "singularity"):
+            raise LaunchError(f"{runtime} cannot show this machine's where Slurm looks for it")
+        image_env = description["image"]["env"]
+        entering = allowed(environ, description["environment"], image_env)
+        return bound.client(folder, environ, image_env, entering, description["slurm"].get("accounts")), ()
+    except (LaunchError, OSError) as error:
+        return bound.no_client(str(error)), (f"no Slurm client inside: {error}",)
 
 
 FILE = "hpcbinder_helper"
@@ -111,7 +135,8 @@ FILE = "hpcbinder_helper"
 
 def shown(helper: Helper, argv: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
     """The command that finds the helper inside, and the file it needs for that."""
-    python = shlex.join([*start_words(helper), "--in-image", "python"]) if helper.commands else ""
+    found = helper.commands or helper.client is not None
+    python = shlex.join([*start_words(helper), "--in-image", "python"]) if found else ""
     return ("/bin/sh", "-c", _ENTER, f"{{{FILE}}}", python, *argv), {FILE: os.path.join(helper.folder, "socket")}
 
 
@@ -156,14 +181,20 @@ def _furnish(helper: Helper) -> None:
     os.mkdir(helper.folder, 0o700)
     python = os.path.join(helper.folder, "python")
     os.mkdir(python)
-    module = os.path.join(os.path.dirname(__file__), "hpcbinder_workers.py")  # noqa: PTH120
+    module = os.path.join(os.path.dirname(__file__), "hpcbinder_workers.py")
     shutil.copyfile(module, os.path.join(python, "hpcbinder_workers.py"))
-    if helper.commands:
-        programs = os.path.join(helper.folder, "bin")
-        os.mkdir(programs)
-        for name in COMMANDS:
-            with open(os.open(os.path.join(programs, name), os.O_WRONLY | os.O_CREAT, 0o755), "w") as file:
-                file.write(_STAND_IN)
+    files = {f"bin/{name}": _STAND_IN for name in COMMANDS} if helper.commands else {}
+    if helper.client is not None:
+        files = dict(helper.client.files)
+        for name in helper.client.folders:
+            os.makedirs(os.path.join(helper.folder, name))
+    for name, text in files.items():
+        path = os.path.join(helper.folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        mode = 0o755 if name.startswith("bin/") else 0o644
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
+        with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
 
 
 def _only(kept: set[int]) -> None:
@@ -191,6 +222,8 @@ class _Helper:
     def serve(self) -> None:
         """Answer until the launcher is gone, or this process is told to end."""
         os.setsid()
+        if self._helper.client is not None:
+            self._early_launcher()
         told, tell = os.pipe()
         os.set_blocking(tell, False)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
@@ -215,6 +248,13 @@ class _Helper:
         for process in list(self._commands):
             process.terminate()
         self._jobs.end()
+
+    def _early_launcher(self) -> None:
+        """Scripts of dask-jobqueue name it, and a bound sbatch does not come by here."""
+        try:
+            self._jobs.launcher()
+        except OSError:
+            pass  # who asks for workers is told
 
     def _answer(self, connection: socket.socket) -> None:
         descriptors: list[int] = []

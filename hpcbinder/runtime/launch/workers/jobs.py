@@ -21,9 +21,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .asked import OF_THE_JOB, job_options
-from .values import Helper, LaunchError
-from .workers import Worker
+from ..asked import OF_THE_JOB, job_options
+from ..values import Helper, LaunchError
+from .kinds import Worker
 
 _SECONDS = 60
 """A controller under load answers late; one that is gone not at all."""
@@ -40,7 +40,7 @@ from pathlib import Path
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here))
 
-from hpcbinder_launch.worker_node import main
+from hpcbinder_launch.workers.node import main
 
 sys.exit(main(here, sys.argv[1:]))
 '''
@@ -80,7 +80,9 @@ class WorkerJobs:
         partial = f"{folder}.partial"
         os.mkdir(partial, 0o700)
         package = os.path.join(partial, "hpcbinder_launch")
-        shutil.copytree(os.path.dirname(__file__), package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            os.path.dirname(os.path.dirname(__file__)), package, ignore=shutil.ignore_patterns("__pycache__")
+        )
         # Workers have no helper of their own.
         description = {name: value for name, value in self._helper.description.items() if name != "slurm"}
         description["environment"] = [*description["environment"], *OF_THE_JOB]
@@ -174,7 +176,8 @@ class WorkerJobs:
             done = subprocess.run(
                 [program, *arguments],
                 env=dict(self._helper.environ),
-                cwd=self._helper.cwd,
+                # A job starts by path where sbatch was. What has a folder of its own is found by its number (`pinned`).
+                cwd="/" if "folder" in self._helper.description else self._helper.cwd,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -1,4 +1,4 @@
-"""A worker on the node of its job, started by what `worker_jobs` submits."""
+"""A worker on the node of its job, started by what `jobs` submits."""
 
 # Paths are text here: they become words of a command line.
 # ruff: noqa: PTH109
@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .main import EXIT_CODE, prepare
-from .supervise import supervise
-from .values import Command, LaunchError
+from ..main import EXIT_CODE, prepare
+from ..space import in_folder
+from ..supervise import supervise
+from ..values import Command, LaunchError
 
 _TOLD = re.compile(r"[0-9a-f]{16}")
 
@@ -41,7 +42,9 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
 def _command(folder: Path, arguments: Sequence[str]) -> Command:
     description = json.loads((folder / "launch.json").read_text(encoding="utf-8"))
     told: Mapping[str, Any] = {"argv": list(arguments[1:]), "secrets": {}}
-    if arguments[:1] != ["--in-image"]:
+    if arguments[:1] == ["--in-image"]:
+        description = in_folder(description, os.getcwd())
+    else:
         if len(arguments) != 1 or not _TOLD.fullmatch(arguments[0]):
             raise LaunchError("not the name of a worker")
         told = json.loads((folder / arguments[0]).read_text(encoding="utf-8"))

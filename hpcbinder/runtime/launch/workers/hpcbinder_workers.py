@@ -266,7 +266,6 @@ def _engines(asked: dict[str, Any]) -> Any:
             values = {
                 "python": sys.executable,
                 "cluster": known["IPP_CLUSTER_ID"],
-                "profile": known["IPP_PROFILE_DIR"],
                 "connection": known["IPP_CONNECTION_INFO"],
             }
             request = {"do": "start", "kind": "ipyparallel", "values": values, "asked": {**asked, "tasks": n}}

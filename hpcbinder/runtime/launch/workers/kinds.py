@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .asked import fault
-from .values import LaunchError
+from ..asked import fault
+from ..values import LaunchError
 
 _PATH = r"/[^\x00-\x1f\x7f]{1,1000}"
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
@@ -30,7 +30,7 @@ _DASK = {
     "certificate": _PEM,
     "key": _PEM,
 }
-_ENGINES = {"python": _PATH, "cluster": _NAME, "profile": _PATH, "connection": r"\{[^\x00-\x1f\x7f]{1,8000}\}"}
+_ENGINES = {"python": _PATH, "cluster": _NAME, "connection": r"\{[^\x00-\x1f\x7f]{1,8000}\}"}
 
 _GIVES_UP = 60
 """Seconds without a scheduler after which a worker ends."""
@@ -115,11 +115,8 @@ def _engines(values: Mapping[str, str]) -> Worker:
         raise LaunchError("not a connection of ipyparallel workers") from None
     return Worker(
         (values["python"], "-m", "ipyparallel.engine"),
-        {
-            "IPP_CLUSTER_ID": values["cluster"],
-            "IPP_PROFILE_DIR": values["profile"],
-            "IPP_CONNECTION_INFO": values["connection"],
-        },
+        # Not IPP_PROFILE_DIR: the notebook's may be in a folder of its node alone. An engine makes one of its own.
+        {"IPP_CLUSTER_ID": values["cluster"], "IPP_CONNECTION_INFO": values["connection"]},
     )
 
 

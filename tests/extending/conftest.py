@@ -1,0 +1,1 @@
+from small_image import small_image  # noqa: F401
