@@ -33,7 +33,7 @@ MANIFEST = f"{MACHINE_DIR}/manifest.json"
 
 COMMIT = f"{MACHINE_DIR}/commit.json"
 """The commit that the content is of, as git has it, and a list of its files: what a copy needs to be a git repository
-(`hpcbinder.runtime.launch.clone`). Only where the source is one."""
+(`hpcbinder.runtime.launch.space.clone`). Only where the source is one."""
 
 PACKAGES_DIR = f"{MACHINE_DIR}/packages"
 """Exact resolved packages, one file per ecosystem, written by the step that installed them: `python.json`,

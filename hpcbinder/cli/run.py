@@ -144,8 +144,10 @@ def run_command(
         copy = _own_copy(session, entry, fresh=fresh, elsewhere=job is not None)
     if job is not None and resources is not None:
         if copy is not None:
-            os.chdir(copy.folder)  # noqa: TID251 (srun takes it along, and this process does nothing else)
-        return _on_slurm(session, entry, words, resources, job.mpi, terminal)
+            # srun takes its folder along. The tasks find the copy's by its number (`pinned`): by its path a colleague's
+            # may be there, and the loader looks in it for libraries if LD_LIBRARY_PATH has an empty element (ld.so(8)).
+            os.chdir("/")  # noqa: TID251 (this process does nothing else)
+        return _on_slurm(session, entry, words, resources, job.mpi, terminal, copy)
     slurm = session.config.slurm
     argv = run_argv(
         entry,
@@ -173,13 +175,20 @@ def _own_copy(session: Session, entry: Entry, *, fresh: bool, elsewhere: bool) -
 
 
 def _on_slurm(
-    session: Session, entry: Entry, words: tuple[str, ...], resources: Resources, mpi: str, terminal: bool
+    session: Session,
+    entry: Entry,
+    words: tuple[str, ...],
+    resources: Resources,
+    mpi: str,
+    terminal: bool,
+    copy: Prepared | None,
 ) -> int:
     from hpcbinder.runtime import Command, execute
     from hpcbinder.scheduler import task
 
     with session.catalog.job() as folder, session.catalog.running(entry):
-        started = task(entry, words, resources, session.config.runtime, folder=folder, environ=os.environ, mpi=mpi)
+        settings = session.config.runtime
+        started = task(entry, words, resources, settings, folder=folder, environ=os.environ, mpi=mpi, copy=copy)
         return execute(Command(started.argv, started.env, cleanup=started.cancel), terminal=terminal)
 
 

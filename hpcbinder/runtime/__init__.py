@@ -28,7 +28,7 @@ from hpcbinder.runtime.launch.gpu import resolve as find_gpu
 from hpcbinder.runtime.launch.main import prepare
 from hpcbinder.runtime.launch.prologue import environment_after
 from hpcbinder.runtime.launch.runtimes import PROGRAMS, find
-from hpcbinder.runtime.launch.space import Prepared
+from hpcbinder.runtime.launch.space import OpenToOthersError, Prepared, held
 from hpcbinder.runtime.launch.supervise import supervise
 from hpcbinder.runtime.launch.values import Bind, Command, LaunchError, Request, Runtime, parse_bind
 from hpcbinder.runtime.launch.values import Image as RuntimeImage
@@ -53,6 +53,7 @@ __all__ = [
     "Ended",
     "KernelSquashfs",
     "Key",
+    "OpenToOthersError",
     "Request",
     "Runtime",
     "RuntimeImage",
@@ -69,6 +70,7 @@ __all__ = [
     "find_gpu",
     "gpu_needs",
     "gpu_shortcoming",
+    "held",
     "inspect",
     "installed",
     "is_setuid",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
 
 _PACKAGE = "hpcbinder_launch"
 """The launcher's name in its folder: never `hpcbinder`, which may be importable too, in another version."""
@@ -34,14 +37,22 @@ def launcher_files(description: Mapping[str, Any], folder: Path) -> tuple[list[s
         folder: Where the files will lie.
 
     Returns:
-        The command line that starts it, and every file: path below the folder -> content.
+        The command line that starts it, and every file: path below the folder -> content. A folder's own files come
+        before those of folders in it.
     """
-    package = resources.files("hpcbinder.runtime.launch")
-    files = {f"{_PACKAGE}/{item.name}": item.read_bytes() for item in package.iterdir() if item.name.endswith(".py")}
+    files = dict(_modules(resources.files("hpcbinder.runtime.launch"), _PACKAGE))
     files["launch.py"] = _START.encode()
     files["launch.json"] = (json.dumps(description, indent=1, ensure_ascii=True) + "\n").encode()
     # -I: nothing of the person's environment or folder is imported; -S: nor anything installed.
     return [_python(), "-I", "-S", str(folder / "launch.py")], files
+
+
+def _modules(package: Traversable, below: str) -> Iterator[tuple[str, bytes]]:
+    items = sorted(package.iterdir(), key=lambda item: item.name)
+    yield from ((f"{below}/{item.name}", item.read_bytes()) for item in items if item.name.endswith(".py"))
+    for item in items:
+        if item.is_dir() and item.name != "__pycache__":
+            yield from _modules(item, f"{below}/{item.name}")
 
 
 def _python() -> str:

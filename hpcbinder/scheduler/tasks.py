@@ -46,6 +46,7 @@ def task(
     folder: Path,
     environ: Mapping[str, str],
     mpi: str = "auto",
+    copy: runtime.Prepared | None = None,
 ) -> Task:
     """A command in an image as a job.
 
@@ -57,6 +58,7 @@ def task(
         folder: Where the launcher is put; seen by the nodes too, and there until the job has ended.
         environ: The environment of whom it is for.
         mpi: What `srun --mpi` is told; auto decides by the image's MPI.
+        copy: The person's copy of the repository, where each task starts instead of in the working directory.
 
     Raises:
         RunError: There is no Slurm, no runtime here can run the image, or nothing lets its MPI's ranks find each other.
@@ -67,6 +69,8 @@ def task(
         abi = entry.config.labels.get(f"{LABEL_PREFIX}mpi", "")
         mpi = mpi_kind(abi, slurm.mpi_plugins() if abi and resources.tasks > 1 else (), resources.tasks)
     description = runtime.describe(entry, settings, argv=command, environ=environ)
+    if copy is not None:
+        description = copy.described(description)
     description["environment"] = [*description["environment"], *OF_THE_JOB]
     start, files = runtime.launcher_files(description, folder)
     for name, content in files.items():

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from hpcbinder.runtime.launch.space import Prepared, Space, lab_path, prepare, read_space
-from hpcbinder.runtime.launch.templates import expand, variables
+from hpcbinder.runtime.launch.space.templates import expand, variables
 from hpcbinder.runtime.launch.values import LaunchError
 
 ENTRY = str(Path(__file__).with_name("space_entry.py"))
@@ -102,6 +102,12 @@ class Person:
             file.write_text(json.dumps(values))
 
 
+def unnumbered(prepared: Prepared) -> Prepared:
+    """The same without its folder's number, which is that of no other."""
+    assert prepared.inode == Path(prepared.folder).stat().st_ino
+    return dataclasses.replace(prepared, inode=0)
+
+
 @pytest.fixture
 def person(tmp_path: Path) -> Person:
     return Person(tmp_path)
@@ -119,7 +125,7 @@ def test_the_first_launch_copies_and_later_ones_keep(person: Person) -> None:
     (copy / "fit.ipynb").write_text("mine")
     (copy / "data/table.csv").unlink()
     second = person.launch()
-    assert second == Prepared(str(copy))
+    assert unnumbered(second) == Prepared(str(copy))
     assert (copy / "fit.ipynb").read_text() == "mine"
     assert not (copy / "data/table.csv").exists()
     assert person.left() == []
@@ -197,14 +203,14 @@ def test_a_fresh_copy_lies_beside_the_one_that_stays(person: Person) -> None:
     assert f"{old}-2 is a fresh copy; {old} stays as it is" in new.notices
     assert (Path(new.folder) / "fit.ipynb").read_text() == "{}"
     assert (old / "fit.ipynb").read_text() == "mine"
-    assert person.launch() == Prepared(new.folder)
+    assert unnumbered(person.launch()) == Prepared(new.folder)
     assert person.launch(fresh=True).folder == f"{old}-3"
 
     (person.root / "analysis-3").rename(person.root / "my own name")
     back = person.launch()
     assert back.folder == new.folder
     assert back.notices == (f"{old}-3 is no longer there: this is the copy from before it",)
-    assert person.launch() == Prepared(new.folder)
+    assert unnumbered(person.launch()) == Prepared(new.folder)
 
 
 def test_an_image_of_another_commit_leaves_the_copy_alone(person: Person) -> None:
@@ -227,9 +233,9 @@ def test_a_name_that_something_else_has(person: Person) -> None:
     assert other.made
     assert Path(other.folder).name.startswith("analysis-")
     assert other.folder != first.folder
-    assert person.launch(source=bob, origin=bob) == Prepared(other.folder)
+    assert unnumbered(person.launch(source=bob, origin=bob)) == Prepared(other.folder)
     assert person.launch(ref="another").folder not in (first.folder, other.folder)
-    assert person.launch() == Prepared(first.folder)
+    assert unnumbered(person.launch()) == Prepared(first.folder)
     (person.root / "thing").write_text("a file")
     (person.root / "gone").symlink_to("/nowhere")
     for name in ("thing", "gone"):
@@ -249,14 +255,14 @@ def test_a_clone_of_the_person_s_is_taken(person: Person) -> None:
     assert prepared.folder == str(clone)
     assert prepared.notices == (f"{clone} is a clone of the repository already: it stays as it is",)
     assert sorted(path.name for path in clone.iterdir()) == [".git", "mine"]
-    assert person.launch() == Prepared(str(clone))
+    assert unnumbered(person.launch()) == Prepared(str(clone))
 
 
 def test_a_link_of_the_person_s_own_is_followed(person: Person) -> None:
     copy = Path(person.launch().folder)
     copy.rename(person.folder / "elsewhere")
     copy.symlink_to(person.folder / "elsewhere")
-    assert person.launch() == Prepared(str(copy))
+    assert unnumbered(person.launch()) == Prepared(str(person.folder / "elsewhere"))
 
 
 def test_two_launches_at_once_get_the_same_copy(person: Person) -> None:
@@ -339,6 +345,29 @@ def test_what_a_purge_took_comes_back_and_what_the_person_took_does_not(person: 
     assert person.left() == []
 
 
+def test_a_copy_of_which_a_purge_left_nothing_but_folders(person: Person) -> None:
+    """What was known of it is gone, too: nobody launched anything for so long."""
+    (person.repository / "link").symlink_to("fit.ipynb")
+    copy = Path(person.launch(purged_after=30).folder)
+    for file in person.root.rglob("*"):
+        if file.is_symlink() or not file.is_dir():
+            file.unlink()
+    assert (copy / "data").is_dir()
+    back = person.launch(purged_after=30)
+    assert back.folder == str(copy)
+    assert (copy / "data/table.csv").read_text() == "1,2\n"
+    # A single file that is left, were it a link to nowhere, is the person's.
+    for file in (person.root / ".hpcbinder").glob("*.json"):
+        file.unlink()
+    for file in copy.rglob("*"):
+        if not file.is_symlink() and not file.is_dir():
+            file.unlink()
+    beside = person.launch(purged_after=30)
+    assert beside.folder != str(copy)
+    assert (copy / "link").is_symlink()
+    assert (copy / "data").is_dir()
+
+
 def test_nothing_comes_back_where_nothing_is_purged_or_of_another_image(person: Person) -> None:
     copy = Path(person.launch(purged_after=30).folder)
     person.age(40)
@@ -419,7 +448,9 @@ def test_caches_go_where_the_site_says(person: Person) -> None:
     without = person.launch(caches=str(person.folder / "full/x"))
     assert without.caches == ""
     assert "(space.caches) cannot be used: Not a directory" in without.notices[0]
-    assert person.launch().described(person.description) == person.description
+    plain = person.launch()
+    folder = {"path": plain.folder, "inode": plain.inode, "above": 0}
+    assert plain.described(person.description) == {**person.description, "folder": folder}
 
 
 def test_a_variable_may_come_from_the_site_s_prologue(person: Person) -> None:

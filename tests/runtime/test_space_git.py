@@ -15,7 +15,7 @@ from hpcbinder.config import SourceConfig
 from hpcbinder.model import Checkout
 from hpcbinder.plan import commit_text
 from hpcbinder.progress import Silent
-from hpcbinder.runtime.launch.clone import origin_of, read_history, write_git
+from hpcbinder.runtime.launch.space.clone import origin_of, read_history, write_git
 from hpcbinder.source import fetch
 
 NOBODY = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}

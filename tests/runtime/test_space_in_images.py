@@ -51,6 +51,13 @@ class Person:
         self.user.own(file)
         return self.user.run([sys.executable, "-B", ENTRY, file], env=self.environ, check=check, timeout=120)
 
+    def start(self, answer: dict[str, Any], *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the copy, as a job does later."""
+        file = self.user.home / "start.json"
+        file.write_text(json.dumps({"argv": argv, "description": answer["description"]}))
+        self.user.own(file)
+        return self.user.run([sys.executable, "-B", ENTRY, file], env=self.environ, check=False, timeout=120)
+
 
 @pytest.fixture(params=["apptainer", "charliecloud"])
 def person(request: pytest.FixtureRequest, user: User, small_image: Entry) -> Person:
@@ -142,6 +149,72 @@ def test_somebody_else_s_folder(user: User, apptainer: Apptainer, small_image: E
     shutil.rmtree(theirs)
 
 
+def test_nothing_starts_in_a_group_s_folder_but_where_it_is_to(person: Person) -> None:
+    """A colleague moves folders between two looks at their paths: the launcher's, and the runtime's."""
+    user = person.user
+    group = user.home.parent / "chem"
+    group.mkdir()
+    os.chown(group, 1, user.uid)  # of the head of the group
+    group.chmod(0o2770)
+    try:
+        first = json.loads(person.launch(root=f"{group}/{{user}}/binder").stdout)
+        copy = Path(first["folder"])
+        assert copy == group / user.name / "binder/small"
+        assert person.start(first, "pwd", "-P").returncode == 0
+        assert person.start(first, "cat", "notebook.ipynb").stdout == "{}\n"
+        whole = {"description": {**first["description"], "binds": [str(group)]}}
+        done = person.start(whole, "cat", "notebook.ipynb")
+        assert (done.returncode, done.stdout) == (96, "")
+        assert f"others can move {copy}, and what is above it is shown inside, too" in done.stderr
+        (group / user.name).rename(group / "gone")
+        copy.mkdir(parents=True)
+        (copy / "notebook.ipynb").write_text("evil")
+        for path in (copy.parent.parent, copy.parent, copy):
+            path.chmod(0o777)
+        done = person.start(first, "cat", "notebook.ipynb")
+        assert (done.returncode, done.stdout) == (96, "")
+        assert f"nothing is started: what is seen inside is not {copy}" in done.stderr
+        (group / user.name).rename(group / "evil")
+        (group / "gone").rename(group / user.name)
+        assert person.start(first, "cat", "notebook.ipynb").stdout == "{}\n"
+    finally:
+        shutil.rmtree(group)
+
+
+def test_what_looks_where_it_is_runs_nothing_that_lies_there(person: Person) -> None:
+    """Nor is it loaded from there: an empty element of PATH is the working directory."""
+    first = json.loads(person.launch().stdout)
+    copy = Path(first["folder"])
+    planted = copy / "ls"
+    planted.write_text('#!/bin/sh\necho planted\nexec /bin/ls "$@"\n')
+    planted.chmod(0o755)
+    described = first["description"]
+    told = {"PATH": f":.:{described['image']['env'].get('PATH', '/usr/bin:/bin')}:", "LD_LIBRARY_PATH": "/nowhere:"}
+    described["env"] = {**described["env"], **told}
+    done = person.start(first, "/bin/sh", "-c", 'ls notebook.ipynb; echo "$PATH:$LD_LIBRARY_PATH"')
+    assert done.returncode == 0, done.stderr
+    *files, searched = done.stdout.splitlines()
+    assert (files, done.stderr) == (["notebook.ipynb"], "")
+    assert all(element.startswith("/") for element in searched.split(":"))
+
+
+def test_a_copy_that_was_moved_to_another_disk(person: Person) -> None:
+    """A link is in its place, and the home is not all that is shown."""
+    moved = person.user.home.parent / "moved"
+    moved.mkdir()
+    person.user.own(moved)
+    try:
+        copy = Path(json.loads(person.launch().stdout)["folder"])
+        copy.rename(moved / "small")
+        copy.symlink_to(moved / "small")
+        os.chown(copy, person.user.uid, person.user.uid, follow_symlinks=False)
+        again = json.loads(person.launch().stdout)
+        assert (again["folder"], again["made"], again["notices"]) == (str(moved / "small"), False, [])
+        assert person.start(again, "cat", "notebook.ipynb").stdout == "{}\n"
+    finally:
+        shutil.rmtree(moved)
+
+
 class AtTheTerminal:
     """Somebody with a store."""
 
@@ -200,8 +273,12 @@ def test_options_that_do_not_go_together(arguments: list[str], message: str, tmp
 def test_a_job_in_a_space(user: User, apptainer: Apptainer, slurm: Slurm, small_image: Entry) -> None:
     user.knows(slurm.hosts)
     terminal = AtTheTerminal(user, apptainer, small_image, dict(slurm.environment))
-    done = terminal.run("--space", "--on", "slurm", "small", "--", "sh", "-c", "pwd; touch made; echo $SLURM_JOB_NAME")
+    done = terminal.run(
+        "--space", "--on", "slurm", "small", "--", "sh", "-c", "pwd; touch made; echo $SLURM_JOB_NAME $SLURM_SUBMIT_DIR"
+    )
     lines = done.stdout.splitlines()
     assert lines[0] == str(user.home / "binder/small")
     assert lines[1].startswith("hpcbinder-small")
+    # What starts the task went to no folder by its path.
+    assert lines[1].endswith(" /")
     assert (user.home / "binder/small/made").exists()

@@ -12,7 +12,7 @@ from hpcbinder.errors import UsageError
 from hpcbinder.model import BaseRef, Entry, ImageConfig
 from hpcbinder.runtime import space_of
 from hpcbinder.runtime.launch.space import read_space
-from hpcbinder.runtime.launch.templates import variables
+from hpcbinder.runtime.launch.space.templates import variables
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ENTRY = Entry(

@@ -64,7 +64,7 @@ class Apptainer:
                 *(self.program, "-s", "exec", "--cleanenv"),
                 *_GPU_OPTIONS[request.gpu],
                 *("--pwd", cwd),
-                *(word for bind in binds for word in ("-B", str(bind))),
+                *(word for bind in (*binds, *request.later) for word in ("-B", str(bind))),
                 image.location,
                 *entrypoint,
                 *fill(request.argv, request.files),

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from . import job, node
-from .environment import host_environment
+from .environment import allowed, host_environment
 from .gpu import resolve, shortcoming
+from .pinned import only_there, searched_elsewhere
 from .prologue import environment_after
 from .runtimes import locate
 from .supervise import supervise
@@ -44,10 +45,11 @@ def prepare(
 
     Args:
         description: `format`, `runtime`, `program`, `image` {id, location, entrypoint, env, mount_points}, `argv`,
-            `env`, `binds`, `environment`, `gpu`, `prologue`, `needs` {gpu, cuda}, `files` (as below) and `slurm`
-            {inside, asked} (`helper`) where there are any; hpcbinder.runtime.description makes it.
+            `env`, `binds`, `environment`, `gpu`, `prologue`, `needs` {gpu, cuda}, `files` (as below), `slurm`
+            {inside, asked, accounts} (`workers`) and `folder` {path, inode, above} (`pinned`) where there are any;
+            hpcbinder.runtime.describing makes it.
         environ: The environment of whom it is run for.
-        cwd: Absolute working directory.
+        cwd: Absolute working directory; `folder` counts more.
         argv: The command, the description's own if None.
         files: Name -> path of files that `{name}` in argv stands for.
         interactive: A person sits at a terminal.
@@ -64,20 +66,28 @@ def prepare(
         gpu = "none"
     image = description["image"]
     words = tuple(description["argv"] if argv is None else argv)
+    folder = description.get("folder")
+    cwd = cwd if folder is None else folder["path"]
     needed = {**description.get("files", {}), **(files or {})}
     assistant = None
     if "slurm" in description and runtime.name != "docker":  # whose daemon may be elsewhere
-        from . import helper  # most of what is run asks the batch system for nothing
+        from . import workers  # most of what is run asks the batch system for nothing
 
-        assistant = helper.offered(description, environ, cwd)
+        assistant = workers.offered(description, environ, cwd, runtime.name)
         if assistant is not None:
-            words, found = helper.shown(assistant, words)
+            words, found = workers.shown(assistant, words)
             needed.update(found)
+    entrypoint, env = image["entrypoint"], description["env"]
+    if folder is not None:
+        environ = {**environ, **searched_elsewhere(environ)}
+        seen = {**image["env"], **allowed(environ, description["environment"], image["env"]), **env}
+        env = {**env, **searched_elsewhere(seen)}
+        words, entrypoint = only_there(folder, (*((entrypoint,) if entrypoint else ()), *words)), ""
     command = runtime.command(
         Image(
             id=image["id"],
             location=image["location"],
-            entrypoint=image["entrypoint"],
+            entrypoint=entrypoint,
             env=image["env"],
             mount_points=tuple(image["mount_points"]),
         ),
@@ -87,14 +97,16 @@ def prepare(
             environ=environ,
             environment=tuple(description["environment"]),
             binds=tuple(map(parse_bind, description["binds"])),
+            later=assistant.client.binds if assistant is not None and assistant.client is not None else (),
             gpu=gpu,
             files=needed,
-            env=description["env"],
+            env=env,
             interactive=interactive,
         ),
     )
     lacking = shortcoming(description.get("needs", {}), gpu)
-    return replace(command, notes=(*command.notes, lacking) if lacking else command.notes, helper=assistant)
+    notes = (*command.notes, *([lacking] if lacking else []), *(assistant.notes if assistant is not None else ()))
+    return replace(command, notes=notes, helper=assistant)
 
 
 def main(folder: Path, arguments: Sequence[str]) -> int:

@@ -75,11 +75,11 @@ def _helping(command: Command) -> Callable[[], None]:
     """Start the command's helper, if it has one; returns what ends it."""
     if command.helper is None:
         return lambda: None
-    from .helper import Running
+    from .workers import Running
 
     try:
         return Running(command.helper).finish
-    except OSError as error:
+    except (OSError, ValueError) as error:
         print(f"hpcbinder: no way to the batch system from inside: {error}", file=sys.stderr, flush=True)
         return lambda: None
 

@@ -89,6 +89,7 @@ class Request:
         environ: The host's environment, after the site's prologue.
         environment: Names and globs of the variables that are let in.
         binds: Folders asked for in the configuration.
+        later: What is made before the start, and bound after everything else.
         gpu: nvidia, rocm or none.
         files: Name -> absolute path on the host of a file the command must find.
         env: Variables set for the command (not secret: a runtime may show them in its arguments).
@@ -100,6 +101,7 @@ class Request:
     environ: Mapping[str, str]
     environment: tuple[str, ...] = ()
     binds: tuple[Bind, ...] = ()
+    later: tuple[Bind, ...] = ()
     gpu: str = "none"
     files: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
@@ -107,26 +109,45 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Client:
+    """The host's programs of a batch system, as a command inside finds them (`workers.bound`).
+
+    Attributes:
+        files: Path below the helper's folder -> text; those in `bin` are programs.
+        folders: Folders below it that others are bound to.
+        binds: What is bound, after the helper's folder.
+    """
+
+    files: Mapping[str, str]
+    folders: tuple[str, ...]
+    binds: tuple[Bind, ...]
+
+
+@dataclass(frozen=True)
 class Helper:
-    """Who asks the batch system for what a command inside an image wants (`helper`).
+    """Who asks the batch system for what a command inside an image wants (`workers.helper`).
 
     Attributes:
         folder: Made for it, shown inside, and removed with it: its socket, and what is found there inside.
         shared: Made when the first job wants it, where all nodes see it.
         commands: Slurm's own commands are answered, too, not only requests for workers.
+        client: What stands in for these inside, if the helper does not; None if nothing does.
         environ: Of Slurm's commands.
         cwd: Working directory of workers.
         description: How the image is run (launch.json).
         asked: What its jobs are asked for where nothing else is said.
+        notes: What a person should know of it, one line each.
     """
 
     folder: str
     shared: str
     commands: bool
+    client: Client | None
     environ: Mapping[str, str]
     cwd: str
     description: Mapping[str, Any]
     asked: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pwd
 import re
 from collections.abc import Mapping
 
-from .values import LaunchError, bindable
+from ..values import LaunchError, bindable
 
 _PART = re.compile(r"\{(?P<word>[^{}]*)\}|\$(?:\{(?P<braced>[^{}]*)\}|(?P<plain>[A-Za-z_][A-Za-z0-9_]*))|[{}$]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -1,7 +1,7 @@
 """What is known of a person's copies: files in `ROOT/.hpcbinder`, under a lock."""
 
 # Paths are text here: they become words of a command line, and may be no text at all.
-# ruff: noqa: PTH101, PTH102, PTH105, PTH108, PTH112, PTH114, PTH118, PTH208
+# ruff: noqa: PTH101, PTH102, PTH105, PTH108, PTH112, PTH114, PTH118, PTH119, PTH208
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .values import LaunchError
+from ..values import LaunchError
+from .place import Place
 
 FOLDER = ".hpcbinder"
 _FORMAT = 1
@@ -59,37 +60,40 @@ def key_of(source: str, ref: str, subdir: str) -> str:
 class Records:
     """The records below one root. `opened` makes them.
 
-    Attributes:
-        folder: Where they lie; what is being made lies there, too.
+    Args:
+        place: Where they lie; what is being made lies there, too.
     """
 
-    def __init__(self, root: str, folder: str) -> None:
-        self._root = root
-        self.folder = folder
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._folder = place.at
 
     @classmethod
     @contextmanager
-    def opened(cls, root: str, *, patience: float) -> Iterator[Records]:
+    def opened(cls, root: Place, *, patience: float) -> Iterator[Records]:
         """The records, for one launch at a time where the file system knows locks.
 
         Args:
-            root: Folder of the person.
+            root: Folder of the person, held.
             patience: Seconds to wait for other launches.
 
         Raises:
             LaunchError: Another launch does not come to an end, or the folder is not the person's.
         """
-        folder = os.path.join(root, FOLDER)
+        place = root.below(FOLDER)
+        folder = place.at
         try:
             os.mkdir(folder, 0o700)
         except FileExistsError:
             found = os.lstat(folder)
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                raise LaunchError(f"{folder} is not a folder of yours: remove it, or choose another place") from None
+                raise LaunchError(
+                    f"{place.path} is not a folder of yours: remove it, or choose another place"
+                ) from None
         descriptor = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            locked = _locked(descriptor, folder, patience)
-            records = cls(root, folder)
+            locked = _locked(descriptor, place.path, patience)
+            records = cls(place)
             records._sweep(0.0 if locked else _OLD)
             yield records
         finally:
@@ -113,7 +117,7 @@ class Records:
     def put(self, record: Record) -> None:
         """Write a record; it is there whole or as before."""
         values = {"format": _FORMAT, **asdict(record)}
-        descriptor, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=self.folder)
+        descriptor, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=self._folder)
         try:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 json.dump(values, file)
@@ -132,24 +136,25 @@ class Records:
             pass
 
     @contextmanager
-    def making(self) -> Iterator[str]:
+    def making(self) -> Iterator[Place]:
         """A folder for what is being made, which is gone afterwards."""
-        folder = tempfile.mkdtemp(prefix=_PARTIAL, dir=self.folder)
+        folder = tempfile.mkdtemp(prefix=_PARTIAL, dir=self._folder)
         try:
-            yield folder
+            _without_defaults(folder)
+            yield self._place.below(os.path.basename(folder))
         finally:
             remove(folder)
 
     def _file(self, name: str) -> str:
-        return os.path.join(self.folder, f"{name}.json")
+        return os.path.join(self._folder, f"{name}.json")
 
     def _names(self) -> list[str]:
-        return [name[:-5] for name in os.listdir(self.folder) if name.endswith(".json")]
+        return [name[:-5] for name in os.listdir(self._folder) if name.endswith(".json")]
 
     def _sweep(self, age: float) -> None:
         """Remove what launches left behind that were killed."""
-        for name in os.listdir(self.folder):
-            path = os.path.join(self.folder, name)
+        for name in os.listdir(self._folder):
+            path = os.path.join(self._folder, name)
             try:
                 if name.startswith(_PARTIAL) and time.time() - os.lstat(path).st_mtime >= age:
                     remove(path)
@@ -165,6 +170,15 @@ def _read(name: str, values: Any) -> Record | None:
         return None
     files = {str(path): int(seen) for path, seen in values["files"].items()}
     return Record(name, key, commit, image, float(values["made"]), files)
+
+
+def _without_defaults(folder: str) -> None:
+    """Project folders like to have a list of who may write to all that is made below (acl(5), default ACLs): not to
+    this."""
+    try:
+        os.removexattr(folder, "system.posix_acl_default")
+    except OSError:
+        pass  # there is none
 
 
 def _locked(descriptor: int, folder: str, patience: float) -> bool:

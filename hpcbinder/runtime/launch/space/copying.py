@@ -1,31 +1,30 @@
 """Getting an image's content out of it: the image's own `cp` does that, as the runtime shows it the folder."""
 
 # Paths are text here: they become words of a command line, and may be no text at all.
-# ruff: noqa: PTH101, PTH104, PTH108, PTH118, PTH120, PTH123
+# ruff: noqa: PTH101, PTH104, PTH108, PTH118, PTH120
 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .main import prepare
-from .supervise import supervise
-from .values import Command, LaunchError
+from ..main import prepare
+from ..pinned import ELSEWHERE
+from ..supervise import supervise
+from ..values import Command, LaunchError
+from .place import Place
 
-# A working directory that a runtime cannot show is another one inside: only where the token is may anything be written.
 _COPY = """
-[ -e "./$1" ] || exit 97
-[ -d "$2" ] || exit 98
+[ -d "$1" ] || exit 98
 mkdir content
-cp -RP -- "$2/." content/
-if [ -f "$3" ]; then cp -- "$3" history; fi
+cp -RP -- "$1/." content/
+if [ -f "$2" ]; then cp -- "$2" history; fi
 """
-_NOT_SEEN, _NO_REPOSITORY = 97, 98
+_NO_REPOSITORY = 98
 _KEPT = 8 << 10
 """Bytes of what a command said that are kept: its last ones."""
 
@@ -44,7 +43,7 @@ class LeftOut:
 
 
 def copy_out(
-    description: Mapping[str, Any], folder: str, *, repository: str, history: str, environ: Mapping[str, str]
+    description: Mapping[str, Any], folder: Place, *, repository: str, history: str, environ: Mapping[str, str]
 ) -> LeftOut:
     """Copy an image's repository to `FOLDER/content` and, if there is one, its history to `FOLDER/history`.
 
@@ -53,7 +52,7 @@ def copy_out(
 
     Args:
         description: How the image is run here (`main.prepare`); its entrypoint and its `start` are not run.
-        folder: An empty folder of the person; what is left out may stay in it, beside `content`.
+        folder: An empty folder of the person, held; what is left out may stay in it, beside `content`.
         repository: Absolute path of a folder in the image.
         history: Absolute path of a file in the image.
         environ: The person's environment.
@@ -61,22 +60,23 @@ def copy_out(
     Raises:
         LaunchError: The image cannot be run here, does not see the folder, or the copy fails.
     """
-    token = f"copy-{secrets.token_hex(8)}"
-    with open(os.path.join(folder, token), "x", encoding="ascii"):
-        pass
     plain = {name: value for name, value in description.items() if name not in ("files", "needs", "slurm")}
     plain.update({"image": {**description["image"], "entrypoint": ""}, "gpu": "none", "env": {}})
-    argv = ("/bin/sh", "-eu", "-c", _COPY, "hpcbinder", token, repository, history)
-    code, said = _ended(prepare(plain, environ=environ, cwd=folder, argv=argv))
-    if code == _NOT_SEEN:
-        raise LaunchError(f"{os.path.dirname(folder)} is not seen inside the image: add it to runtime.binds")
+    # What a runtime cannot show is another folder inside, and one that was moved may be anybody's.
+    plain["folder"] = {"path": folder.path, "inode": folder.inode}
+    argv = ("/bin/sh", "-eu", "-c", _COPY, "hpcbinder", repository, history)
+    code, said = _ended(prepare(plain, environ=environ, cwd=folder.path, argv=argv))
+    if code == ELSEWHERE:
+        raise LaunchError(
+            f"{os.path.dirname(folder.path)} is not seen inside the image: add it to runtime.binds, "
+            "unless somebody moved it away just now"
+        )
     if code == _NO_REPOSITORY:
         raise LaunchError(f"the image has no folder {repository}")
     if code:
         last = said.strip().splitlines()[-1:] or [f"exit code {code}"]
         raise LaunchError(f"cannot copy the repository out of the image: {_shown(last[0])}")
-    os.unlink(os.path.join(folder, token))
-    content = os.path.join(folder, "content")
+    content = os.path.join(folder.at, "content")
     # The image's own cp made it, and what it says is a stranger's word: behind a link would be the person's own files.
     if not os.path.lexists(content) or not stat.S_ISDIR(os.lstat(content).st_mode):
         raise LaunchError("cannot copy the repository out of the image: it made no folder of it")
@@ -143,5 +143,5 @@ def _made_writable(top: str) -> LeftOut:
 
 
 def _mode(found: os.stat_result) -> int:
-    """Permissions without set-user-id and the like."""
-    return stat.S_IMODE(found.st_mode) & 0o777
+    """Permissions without set-user-id and the like, and without those to change what is the person's."""
+    return stat.S_IMODE(found.st_mode) & 0o755
