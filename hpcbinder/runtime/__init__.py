@@ -25,10 +25,10 @@ from hpcbinder.runtime.launch.asked import fault as asked_fault
 from hpcbinder.runtime.launch.environment import host_environment
 from hpcbinder.runtime.launch.gpu import cuda_of_driver, nvidia_driver, too_old
 from hpcbinder.runtime.launch.gpu import resolve as find_gpu
-from hpcbinder.runtime.launch.main import prepare
 from hpcbinder.runtime.launch.prologue import environment_after
 from hpcbinder.runtime.launch.runtimes import PROGRAMS, find
 from hpcbinder.runtime.launch.space import OpenToOthersError, Prepared, held
+from hpcbinder.runtime.launch.starting import prepare
 from hpcbinder.runtime.launch.supervise import supervise
 from hpcbinder.runtime.launch.values import Bind, Command, LaunchError, Request, Runtime, parse_bind
 from hpcbinder.runtime.launch.values import Image as RuntimeImage

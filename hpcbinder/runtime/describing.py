@@ -12,8 +12,8 @@ from hpcbinder.errors import ConvertError, RunError
 from hpcbinder.model import Entry
 from hpcbinder.runtime.choose import PLAIN, pick_runtime
 from hpcbinder.runtime.launch.environment import host_environment
-from hpcbinder.runtime.launch.main import FORMAT
 from hpcbinder.runtime.launch.prologue import environment_after
+from hpcbinder.runtime.launch.starting import FORMAT
 from hpcbinder.runtime.launch.values import LaunchError, parse_bind
 from hpcbinder.runtime.needs import gpu_needs
 
@@ -44,7 +44,7 @@ def describe(
         reads_image: The image's file may be opened here; not where somebody else says where it is.
 
     Returns:
-        The JSON object of a launch.json (`hpcbinder.runtime.launch.main.prepare` documents it).
+        The JSON object of a launch.json (`hpcbinder.runtime.launch.starting.prepare` documents it).
 
     Raises:
         RunError: No runtime here can run the image, the prologue fails, or a setting cannot be meant.

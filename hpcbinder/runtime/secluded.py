@@ -27,8 +27,8 @@ from hpcbinder.errors import RunError
 from hpcbinder.model import Entry
 from hpcbinder.runtime.describing import describe
 from hpcbinder.runtime.launch.environment import host_environment, without_own_containers
-from hpcbinder.runtime.launch.main import prepare
 from hpcbinder.runtime.launch.processes import descendants
+from hpcbinder.runtime.launch.starting import prepare
 from hpcbinder.runtime.launch.values import Command, LaunchError
 
 HOME = "/home/verify"

@@ -15,7 +15,7 @@ from hpcbinder.config import RuntimeConfig
 from hpcbinder.model import Entry, Lock, LockedPackage
 from hpcbinder.runtime import cuda_of_driver, describe, gpu_needs, gpu_shortcoming, nvidia_driver, too_old
 from hpcbinder.runtime.launch.gpu import shortcoming
-from hpcbinder.runtime.launch.main import prepare
+from hpcbinder.runtime.launch.starting import prepare
 
 
 def labelled(entry: Entry, gpu: str, packages: dict[str, str], *, locked: bool = False) -> Entry:

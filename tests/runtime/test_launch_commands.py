@@ -10,8 +10,8 @@ import pytest
 
 from hpcbinder.errors import RunError
 from hpcbinder.runtime import Command, Runtime, RuntimeImage, command
-from hpcbinder.runtime.launch.main import prepare
 from hpcbinder.runtime.launch.runtimes import runtime
+from hpcbinder.runtime.launch.starting import prepare
 from hpcbinder.runtime.launch.values import LaunchError, Request, parse_bind
 
 ENTRYPOINT = "/opt/hpcbinder/bin/entrypoint"

@@ -42,6 +42,12 @@ _HOST_ONLY = (
 person (auth/jwt): only an exact name lets one of these in, never a glob."""
 
 
+_NOT_FOR_NODES = re.compile(
+    r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC)_(?!(CONF|JWT)\b).*|JUPYTERHUB_.*|CONFIGPROXY_.*|JPY_(?!SESSION_NAME$).*"
+)
+"""What would make the job a step of the one that the server runs in, and the server's own credentials, of which
+JPY_API_TOKEN is one; a kernel may know which notebook it is of."""
+
 _LOCALE = ("LANG", "LANGUAGE", "LC_*")
 """An image that says which locale it has is not told another one: the host's is rarely installed in it."""
 
@@ -92,3 +98,8 @@ def without_own_containers(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables without those for the person's own containers: what APPTAINER_BIND shows there, or APPTAINERENV_TOKEN
     tells, is not meant for code of a repository."""
     return {name: value for name, value in environ.items() if not name.startswith(("APPTAINER", "SINGULARITY"))}
+
+
+def for_nodes(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment with which another job is asked for, from within one or not."""
+    return {name: value for name, value in environ.items() if not _NOT_FOR_NODES.fullmatch(name)}

@@ -10,21 +10,14 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from .environment import host_environment
+from .environment import for_nodes, host_environment
 from .prologue import environment_after
 from .supervise import supervise
 from .values import Command, LaunchError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
-_NOT_FOR_NODES = re.compile(
-    r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC)_(?!(CONF|JWT)\b).*|JUPYTERHUB_.*|CONFIGPROXY_.*|JPY_(?!SESSION_NAME$).*"
-)
-"""What would make the job a step of the one that the server runs in, and the server's own credentials, of which
-JPY_API_TOKEN is one; a kernel may know which notebook it is of."""
-
 _LINGERS = 10.0
 """Seconds that a node has to end a kernel."""
 
@@ -54,8 +47,3 @@ def main(folder: Path, name: str) -> int:
     cancel = (scancel, "--quiet", f"--name={name}")
     command = Command((srun, *options, "--", *node), environ, cleanup=cancel, lingers=_LINGERS)
     return supervise(command, parent=os.getppid())
-
-
-def for_nodes(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment with which another job is asked for, from within one or not."""
-    return {name: value for name, value in environ.items() if not _NOT_FOR_NODES.fullmatch(name)}

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .network import address
 from .supervise import supervise
 from .values import Command, LaunchError
 
@@ -188,23 +189,6 @@ def _free_place() -> dict[str, Any]:
     for listener in held:
         listener.close()
     return place
-
-
-def address(towards: str) -> str:
-    """Which of this machine's addresses packets to another one come from.
-
-    Args:
-        towards: Address or name of the other one, "" for this machine itself.
-
-    Raises:
-        LaunchError: There is no way.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((towards or socket.gethostname(), 9))
-        except OSError as error:
-            raise LaunchError(f"no way from this node to {towards or 'itself'}: {error}") from None
-        return str(probe.getsockname()[0])
 
 
 def main(folder: Path, prepare: Prepare) -> int:

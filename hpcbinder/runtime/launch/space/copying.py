@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..main import prepare
 from ..pinned import ELSEWHERE
+from ..starting import prepare
 from ..supervise import supervise
 from ..values import Command, LaunchError
 from .place import Place

@@ -38,9 +38,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..environment import allowed
-from ..job import for_nodes
-from ..node import address
+from ..environment import allowed, for_nodes
+from ..network import address
 from ..values import Client, Helper, LaunchError
 from .jobs import WorkerJobs, start_words
 from .kinds import asked_for, worker

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..main import EXIT_CODE, prepare
 from ..space import in_folder
+from ..starting import EXIT_CODE, prepare
 from ..supervise import supervise
 from ..values import Command, LaunchError
 
