@@ -35,7 +35,7 @@ class Expected:
             line prints.
         options: More of `hpcbinder build` than its situation says.
         settings: Variables of hpcbinder.
-        usual: It is built in every run of the tests, not only each night.
+        usual: It is built in every run of the tests, not only by `make nightly`.
     """
 
     shows: str

@@ -1,6 +1,6 @@
 """Every repository of tests/repos that can be built here, built and run: it ends as expected.toml says.
 
-A run of the tests does those that are `usual`; each night (tests/profiles.py) all are done.
+A run of the tests does those that are `usual`; `make nightly` (tests/profiles.py) does all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHOSEN = [name for name, each in EXPECTED.items() if (each.usual or NIGHTLY) and
 
 @pytest.fixture(scope="module")
 def place(line: Line, contract_image: dict[str, Any], apptainer: Apptainer) -> Place:
-    """With the store and the engine that other tests have filled; each night without an engine what can be done so."""
+    """With the store and the engine that other tests have filled; nightly without an engine what can be done so."""
     folder = line.folder / "repositories"
     folder.mkdir(exist_ok=True)
     more = {

@@ -35,7 +35,7 @@ from .tls import furnish
 from .values import Command, LaunchError
 
 Prepare = Callable[..., Command]
-"""`main.prepare`."""
+"""`starting.prepare`."""
 
 _TRIES = 300
 _LISTEN = "0A"

@@ -61,7 +61,7 @@ class Tls:
         return made
 
     def shown(self, argv: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
-        """A command that learns where these files are inside, and what `main.prepare` is to show it for that."""
+        """A command that learns where these files are inside, and what `starting.prepare` is to show it for that."""
         words = ("/bin/sh", "-eu", "-c", _TELL, "hpcbinder", "{tls_key}", "{tls_certificate}", "{tls_authorities}")
         files = {"tls_key": self.key, "tls_certificate": self.certificate, "tls_authorities": self.authorities}
         return (*words, *argv), files

@@ -6,7 +6,7 @@ For whoever starts a server or a command where it is to run::
     prepared = prepare(space, description, environ=os.environ)
     for notice in prepared.notices: ...                    # one line each, for the person
     description = prepared.described(description)          # its folder, and where caches go
-    command = main.prepare(description, environ=os.environ, cwd=prepared.folder, argv=…)
+    command = starting.prepare(description, environ=os.environ, cwd=prepared.folder, argv=…)
 
 `prepare` raises LaunchError with one line for a person. `lab_path` says where JupyterLab opens.
 

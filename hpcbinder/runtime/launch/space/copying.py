@@ -51,7 +51,7 @@ def copy_out(
     them: git, on the host as well as inside, runs what the settings in it say.
 
     Args:
-        description: How the image is run here (`main.prepare`); its entrypoint and its `start` are not run.
+        description: How the image is run here (`starting.prepare`); its entrypoint and its `start` are not run.
         folder: An empty folder of the person, held; what is left out may stay in it, beside `content`.
         repository: Absolute path of a folder in the image.
         history: Absolute path of a file in the image.

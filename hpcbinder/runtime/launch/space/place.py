@@ -96,7 +96,7 @@ def copy_of(place: Place) -> Iterator[Place]:
 
 
 def in_folder(description: Mapping[str, Any], cwd: str) -> dict[str, Any]:
-    """A description (`main.prepare`) for a command that is to start in another folder than the copy.
+    """A description (`starting.prepare`) for a command that is to start in another folder than the copy.
 
     Args:
         description: Whose `folder` is the copy, if it has one.

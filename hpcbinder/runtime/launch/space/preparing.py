@@ -39,7 +39,7 @@ def prepare(
 
     Args:
         space: What, and where.
-        description: How the image is run here (`main.prepare`).
+        description: How the image is run here (`starting.prepare`).
         environ: The person's environment.
         fresh: Make another copy beside the one that is there; launches after this one open the new one.
 

@@ -65,8 +65,8 @@ class Prepared:
     above: int = 0
 
     def described(self, description: Mapping[str, Any]) -> dict[str, Any]:
-        """A description (`main.prepare`) whose command starts in this folder, and keeps its caches where they belong
-        (profile.sh)."""
+        """A description (`starting.prepare`) whose command starts in this folder, and keeps its caches where they
+        belong (profile.sh)."""
         described = dict(description)
         if self.inode:
             described["folder"] = {"path": self.folder, "inode": self.inode, "above": self.above}
