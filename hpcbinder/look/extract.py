@@ -90,21 +90,16 @@ def _extract(
     total = sum(node.size for _, node in nodes) + len(nodes)
     top = os.open(scratch, _FOLDER)
     try:
-        writer = _Writer(image, top, set_id)
-        done = 0
-        for below, node in nodes:
-            writer.add(os.fsencode(below), node)
-            done += node.size + 1
-            progress(done / total)
-        # A folder that may not be written cannot be moved: its mode comes when it is in its place.
-        last = writer.finish()
-        try:
+        with _Writer(image, top, set_id) as writer:
+            done = 0
+            for below, node in nodes:
+                writer.add(os.fsencode(below), node)
+                done += node.size + 1
+                progress(done / total)
+            writer.come_back()
+            # A folder that may not be written cannot be moved: its mode comes when it is in its place.
             os.rename(_NAME, target, src_dir_fd=top)
-            if last is not None:
-                writer.describe(last[0], last[1])
-        finally:
-            if last is not None:
-                os.close(last[0])
+            writer.finish()
         return Extracted(target, len(nodes), tuple(writer.skipped))
     finally:
         os.close(top)
@@ -133,6 +128,14 @@ class _Writer:
         os.mkdir(_LINKS, 0o700, dir_fd=top)
         self._links = os.open(_LINKS, _FOLDER, dir_fd=top)
         self.skipped: list[str] = []
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._links)
+        if self._here >= 0:
+            os.close(self._here)
 
     def add(self, path: bytes, node: Node) -> None:
         """Make one name.
@@ -166,12 +169,15 @@ class _Writer:
             os.close(self._here)
             self._here = above
 
-    def finish(self) -> tuple[int, Node] | None:
-        """Come back to the top; the open folder that is extracted and what it is to be, if it is one."""
-        os.close(self._links)
+    def come_back(self) -> None:
+        """Finish all folders but the one that is extracted, if it is one."""
         while len(self._folders) > 1:
             self._leave()
-        return (self._here, self._folders[0][1]) if self._folders else None
+
+    def finish(self) -> None:
+        """Give the folder that is extracted its mode."""
+        for _, node in self._folders:
+            self.describe(self._here, node)
 
     def _make(self, path: bytes, name: bytes, node: Node, where: int) -> None:
         number = str(node.number)

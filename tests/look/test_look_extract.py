@@ -44,6 +44,10 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return squashfs(tmp_path_factory.mktemp("image") / "image", TREE, Options("zstd", None, 16384))
@@ -183,7 +187,8 @@ def test_a_tree_deeper_than_any_path_comes_out_and_goes_away(tmp_path: Path) -> 
         # Not left to pytest, which is not made for such depths.
         subprocess.run(["chmod", "-R", "u+w", str(tmp_path)], check=True)
         subprocess.run(["rm", "-rf", str(tmp_path / "copy")], check=True)
-    # And when it fails at the end, all of it is cleared away.
+    # And when it fails at the end, all of it is cleared away, and nothing stays open.
+    before = descriptors()
     data = bytearray(image.read_bytes())
     data[96] ^= 0xFF  # of the only block: `end`
     image.write_bytes(data)
@@ -191,5 +196,6 @@ def test_a_tree_deeper_than_any_path_comes_out_and_goes_away(tmp_path: Path) -> 
         with pytest.raises(ConvertError, match="damaged"):
             take(image, "x", tmp_path / "copy")
         assert names(tmp_path) == ["image"]
+        assert descriptors() == before
     finally:
         subprocess.run(["sh", "-c", f"rm -rf {tmp_path}/.hpc* {tmp_path}/copy"], check=True)
