@@ -219,6 +219,7 @@ def _warm(
     reporter: Reporter,
 ) -> None:
     from hpcbinder.builders.assembling import assembler, attainable
+    from hpcbinder.builders.in_engine import workshops_here
 
     suite, python = task.ground.suite, task.ground.python
     config = replace(
@@ -240,6 +241,7 @@ def _warm(
         request = Request(source=str(folder), refresh=wish.refresh)
         _, plan = plan_source(request, config, work, reporter, Clock())
         place: dict[str, Any] = {"catalog": catalog, "scratch": Path(name), "config": config, "reporter": reporter}
+        place["workshops"] = workshops_here(config, catalog, Path(name), reporter)
         plan = attainable(plan, options=options, **place)
         squashing = assembler(plan.base.architecture, options=options, **place)
         for prepared in squashing.prepare(plan):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcbinder.bases import ensure_base
+from hpcbinder.bases import BaseImage, ensure_base
 from hpcbinder.config import load
 from hpcbinder.convert import LayerCache
 from hpcbinder.image import DockerArchive
@@ -18,10 +18,19 @@ REF = BaseRef("debian:bookworm", "bookworm", "3.11", "amd64", BASE_VARIANT)
 OPTIONS = Options(compressor="lz4")
 
 
+def base_image(folder: Path) -> BaseImage:
+    """As engines have it.
+
+    Args:
+        folder: Where bases are kept.
+    """
+    site = load({}, user_file=Path("/nonexistent"), site_file=Path("/nonexistent")).site
+    return ensure_base(REF, folder=folder, site=site, reporter=Silent())
+
+
 def base_layer(rig: Rig) -> Path:
     """The layer, readable for everybody, squashed with `OPTIONS`."""
-    site = load({}, user_file=Path("/nonexistent"), site_file=Path("/nonexistent")).site
-    archive = ensure_base(REF, folder=rig.folder / "bases", site=site, reporter=Silent())
+    archive = base_image(rig.folder / "bases")
     folder = rig.folder / "base-layer"
     folder.mkdir(mode=0o755, exist_ok=True)
     (path,) = LayerCache(folder, OPTIONS).ensure(DockerArchive(archive.archive), folder, Silent())

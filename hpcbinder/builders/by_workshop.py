@@ -14,7 +14,7 @@ from hpcbinder.errors import ConvertError
 from hpcbinder.model import Checkout, Plan
 from hpcbinder.plan import site_files, write_step
 from hpcbinder.progress import Reporter
-from hpcbinder.runtime import Workshop
+from hpcbinder.runtime import ApptainerWorkshop
 
 
 class WorkshopRunner:
@@ -29,7 +29,7 @@ class WorkshopRunner:
 
     def __init__(
         self,
-        workshop: Workshop,
+        workshop: ApptainerWorkshop,
         plan: Plan,
         checkout: Checkout,
         *,

@@ -13,7 +13,7 @@ from hpcbinder.builders.dockerfile import build_with_engine
 from hpcbinder.builders.obstacle import ASSEMBLED, hint, obstacle, only_assembled, preparing
 from hpcbinder.catalog import Catalog
 from hpcbinder.config import Config
-from hpcbinder.engine import pick_engine, site_secrets
+from hpcbinder.engine import Engine, pick_engine, site_secrets
 from hpcbinder.errors import BuildError, RunError
 from hpcbinder.image import OciImage
 from hpcbinder.model import Checkout, Entry, Plan
@@ -22,8 +22,9 @@ from hpcbinder.runtime import mounting, workshop
 from hpcbinder.squashfs import Options
 
 if TYPE_CHECKING:
-    from hpcbinder.builders.by_engine import EngineRunner
+    from hpcbinder.builders.assembling import Workshops
     from hpcbinder.builders.by_workshop import WorkshopRunner
+    from hpcbinder.builders.in_engine import EngineRunner
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def fetch_ahead(
 ) -> None:
     """Have in the catalog's store what assembling a plan's image would fetch (see `assembling.fetch_ahead`)."""
     from hpcbinder.builders import assembling
+    from hpcbinder.builders.in_engine import workshops_here
 
     wanted = config.build.engine
     if wanted not in (ASSEMBLED, "auto"):
@@ -105,7 +107,15 @@ def fetch_ahead(
             f"{wanted} fetches while it builds, and nodes are not taken to have a network",
             hint="build it here, without --on; or without an engine (--engine none)",
         )
-    assembling.fetch_ahead(plan, catalog=catalog, scratch=scratch, config=config, options=options, reporter=reporter)
+    assembling.fetch_ahead(
+        plan,
+        catalog=catalog,
+        scratch=scratch,
+        config=config,
+        options=options,
+        reporter=reporter,
+        workshops=workshops_here(config, catalog, scratch, reporter),
+    )
 
 
 def assembled_image(entry: Entry, catalog: Catalog, config: Config, reporter: Reporter) -> OciImage | None:
@@ -123,7 +133,11 @@ def assembled_image(entry: Entry, catalog: Catalog, config: Config, reporter: Re
 
 @dataclass(frozen=True)
 class _Assembling:
-    """One image that is assembled."""
+    """One image that is assembled.
+
+    Attributes:
+        engines: The engine, once it was looked for.
+    """
 
     plan: Plan
     checkout: Checkout
@@ -132,22 +146,25 @@ class _Assembling:
     config: Config
     options: Options
     reporter: Reporter
+    engines: list[Engine] = field(default_factory=list)
 
     def built(self) -> Built:
         """The image; what cannot be built apart after all is left to whoever runs whole steps."""
         from hpcbinder.builders.assembling import Unbuildable
+        from hpcbinder.builders.in_engine import workshops_here
 
         plan = self.plan
+        workshops = workshops_here(self.config, self.catalog, self.scratch, self.reporter, pick=self._picked)
         while True:
             try:
-                return self._built(plan)
+                return self._built(plan, workshops)
             except Unbuildable as error:
                 step = plan.steps[error.step]
                 self.reporter.phase("build", f"step {step.name} is run as a whole: {error.message}")
                 run = replace(step, assembly=None)
                 plan = replace(plan, steps=(*plan.steps[: error.step], run, *plan.steps[error.step + 1 :]))
 
-    def _built(self, wanted: Plan) -> Built:
+    def _built(self, wanted: Plan, workshops: Workshops) -> Built:
         from hpcbinder.builders.assembling import assembler, attainable
 
         plan = attainable(
@@ -157,11 +174,12 @@ class _Assembling:
             config=self.config,
             options=self.options,
             reporter=self.reporter,
+            workshops=workshops,
         )
         reason = obstacle(plan)
         runner = None if reason is None else self._runner(plan, reason, lost=_lost(wanted, plan))
         if runner is None:
-            self.reporter.phase("build", f"image {plan.id}: every step is data, no engine is needed")
+            self.reporter.phase("build", f"image {plan.id}: every step is data")
         else:
             self.reporter.phase("build", f"image {plan.id}: assembled, and {runner.name} runs what has to be run")
         assembling = assembler(
@@ -171,7 +189,7 @@ class _Assembling:
             config=self.config,
             options=self.options,
             reporter=self.reporter,
-            engine=None if self.config.build.engine == ASSEMBLED else self._engine,
+            workshops=workshops,
         )
         try:
             image = assembling.assemble(plan, self.checkout, runner)
@@ -188,7 +206,7 @@ class _Assembling:
         """Who runs what has to be run.
 
         Args:
-            plan: With Debian packages as data only if they can be installed here without an engine.
+            plan: With Debian packages as data only if they can be installed here, or were.
             reason: What has to be run.
             lost: Only an engine can run that here.
         """
@@ -219,16 +237,26 @@ class _Assembling:
                 self.reporter.phase("build", f"an engine is needed: {why}")
         return self._engine(plan)
 
+    def _picked(self) -> Engine:
+        """The engine, looked for once.
+
+        Raises:
+            BuildError: There is none.
+        """
+        if not self.engines:
+            self.engines.append(pick_engine(self.config.build.engine, self.config, self.reporter))
+        return self.engines[0]
+
     def _engine(self, plan: Plan) -> EngineRunner:
         """The engine that runs steps of a plan.
 
         Raises:
             BuildError: There is none.
         """
-        from hpcbinder.builders.by_engine import EngineRunner
+        from hpcbinder.builders.in_engine import EngineRunner
 
         return EngineRunner(
-            pick_engine(self.config.build.engine, self.config, self.reporter),
+            self._picked(),
             plan,
             self.checkout,
             config=self.config,

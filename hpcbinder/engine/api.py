@@ -75,6 +75,7 @@ class Engine(Protocol):
         scratch: Path | None = None,
         titles: Mapping[str, str] | None = None,
         foreign: Foreign | None = None,
+        network: bool = True,
     ) -> EngineImage:
         """Build the Dockerfile of a context.
 
@@ -88,6 +89,7 @@ class Engine(Protocol):
             scratch: As for `image`.
             titles: Folder in the context that a RUN line mounts -> what to call that step in the log and in errors.
             foreign: What to build instead of the context's own `Dockerfile`.
+            network: Whether steps have the engine's network, or none.
 
         Raises:
             BuildError: A step failed (its title, the end of its output), or the engine did.

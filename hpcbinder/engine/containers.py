@@ -67,6 +67,8 @@ files and caches; then the command."""
 
 _ALONE = ("unshare", "--pid", "--ipc", "--mount", "--fork", "--kill-child", "--mount-proc", "--")
 """Namespaces (util-linux) in which a build sees, and can end, only its own processes."""
+_OFF = (*_ALONE[:1], "--net", *_ALONE[1:])
+"""And in which it has no network, whichever its isolation is."""
 
 _ENV_LIMIT = 100_000
 """Bytes of a secret that can be handed over in a variable: the kernel's limit (MAX_ARG_STRLEN) is 128 KiB."""
@@ -254,6 +256,7 @@ class ContainersEngine(ABC):
         scratch: Path | None = None,
         titles: Mapping[str, str] | None = None,
         foreign: Foreign | None = None,
+        network: bool = True,
     ) -> ContainersImage:
         """See `Engine.build`."""
         output = StepLog(log or (lambda line: None), titles or {}, passwords(secrets or {}))
@@ -262,10 +265,19 @@ class ContainersEngine(ABC):
             context = folder / "context"
             context.mkdir()
             unpack(write_context, context)
-            argv = self._build_command(context, folder, _checked(tag), target, foreign)
+            argv = self._build_command(context, folder, _checked(tag), target, foreign, network)
             given, variables = _secrets(secrets or {}, folder)
             # Without a user namespace of its own the storage is root's, and so is everything below.
-            command = [*self._inside(), *_ALONE, "/bin/sh", "-c", _ENTER, "hpcbinder-build", str(tmp), *argv]
+            command = [
+                *self._inside(),
+                *(_ALONE if network else _OFF),
+                "/bin/sh",
+                "-c",
+                _ENTER,
+                "hpcbinder-build",
+                str(tmp),
+                *argv,
+            ]
             command[-1:-1] = given
             digest = self._run_build(command, {**self._env(), **variables}, output, folder / "image-id")
         image = self.image(digest, scratch=scratch)
@@ -288,7 +300,7 @@ class ContainersEngine(ABC):
             self._run("rmi", ref)
 
     def _build_command(
-        self, context: Path, folder: Path, tag: str, target: str | None, foreign: Foreign | None
+        self, context: Path, folder: Path, tag: str, target: str | None, foreign: Foreign | None, network: bool
     ) -> list[str]:
         file = context / (foreign.path if foreign is not None else "Dockerfile")
         try:
@@ -315,7 +327,8 @@ class ContainersEngine(ABC):
         argv = [self.name, "build", "--layers", f"--isolation={isolation}"]
         argv += [] if pinned.cacheable else ["--no-cache"]
         argv += ["--cap-drop=CAP_SYS_CHROOT"] if isolation == "chroot" else []
-        argv += ["--network=host"] if isolation != "chroot" and self._network == "host" else []
+        if isolation != "chroot" and (self._network == "host" or not network):
+            argv += [f"--network={'host' if network else 'none'}"]
         if foreign is not None:
             argv += [f"--build-arg={name}={value}" for name, value in sorted(foreign.arguments.items())]
         argv += ["--pull=never", "--http-proxy=false", "--identity-label=false", f"--tag={tag}"]

@@ -159,6 +159,7 @@ class DockerEngine:
         scratch: Path | None = None,
         titles: Mapping[str, str] | None = None,
         foreign: Foreign | None = None,
+        network: bool = True,
     ) -> DockerImage:
         """See `Engine.build`."""
         self._client()
@@ -166,7 +167,7 @@ class DockerEngine:
             write_context,
             tag=tag,
             target=target,
-            network=self._network,
+            network=self._network if network else "none",
             secrets=secrets or {},
             log=log or (lambda line: None),
             titles=titles or {},

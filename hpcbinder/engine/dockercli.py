@@ -79,7 +79,7 @@ class DockerCli:
         """Build, and return the image's id. See `Engine.build`.
 
         Args:
-            network: `host` or `default`.
+            network: `host`, `default` or `none`.
         """
         output = BuildLog(log, titles, passwords(secrets))
         with self._config(scratch) as config, secret_files(secrets) as (paths, handles):

@@ -49,6 +49,7 @@ from hpcbinder.plan.packs import Pack, load_packs
 from hpcbinder.plan.points import apart_point, environment_points, server_point
 from hpcbinder.plan.render import (
     CMD,
+    aside,
     dockerfile,
     environment,
     late_environment,
@@ -125,6 +126,7 @@ __all__ = [
     "Translated",
     "anywhere",
     "apart_point",
+    "aside",
     "bootstrapped",
     "code_imports",
     "commit_text",

@@ -129,6 +129,23 @@ def one_step(plan: Plan, number: int, *, below: str, tools_image: str) -> str:
     return "\n".join([*lines, f"FROM {_reference(below)}", _run(number, step), ""])
 
 
+def aside(below: str, mounts: Mapping[str, str], tools_image: str = "") -> str:
+    """The Dockerfile that runs `step/run.sh` of its context on an image, and nothing else of a plan.
+
+    Args:
+        below: Reference of that image.
+        mounts: Folder of the context -> where else it is, below `/run/hpcbinder`; what is written there is lost.
+        tools_image: See `dockerfile`; "" for no tools.
+    """
+    mounted = [f"type=bind,source=step,target={STEP_DIR}/step"]
+    mounted += [f"type=bind,from=tools,source=/,target={STEP_DIR}/tools"] if tools_image else []
+    mounted.append(f"type=tmpfs,target={STEP_DIR}/work")
+    mounted += [f"type=bind,source={source},target={target},rw" for source, target in mounts.items()]
+    tools = [f"FROM {_reference(tools_image)} AS tools"] if tools_image else []
+    lines = ["# Written by hpcbinder; needs BuildKit.", *tools, f"FROM {_reference(below)}"]
+    return "\n".join([*lines, _instruction(mounted, "run.sh"), ""])
+
+
 def on_own(plan: Plan, image: str) -> str:
     """The Dockerfile that puts our files and labels onto what a repository's own one made."""
     lines = [f"FROM {_reference(image)}", 'COPY ["content/", "/"]', *_pairs("LABEL", _labels(plan)), ""]

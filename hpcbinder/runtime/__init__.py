@@ -40,9 +40,11 @@ from hpcbinder.runtime.secluded import Ended, Secluded
 from hpcbinder.runtime.sif import inspect
 from hpcbinder.runtime.signing import Key, Signer, read_private_key, read_public_key
 from hpcbinder.runtime.space import opened_at, own_copy, repository_of, space_of
-from hpcbinder.runtime.workshop import Workshop, workshop
+from hpcbinder.runtime.workshop import ApptainerWorkshop, workshop
+from hpcbinder.runtime.workshop_api import Workshop
 
 __all__ = [
+    "ApptainerWorkshop",
     "OF_THE_JOB",
     "PLAIN",
     "Prepared",

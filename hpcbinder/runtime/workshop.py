@@ -63,7 +63,7 @@ sys.exit(supervise(Command(tuple(sys.argv[3:]), dict(os.environ), stays=True), p
 """Keeps a runtime, so that nothing of it outlives us: see `launch.supervise`."""
 
 
-def workshop(config: Config, reporter: Reporter) -> Workshop:
+def workshop(config: Config, reporter: Reporter) -> ApptainerWorkshop:
     """Find what runs build steps here, and try it.
 
     Args:
@@ -84,7 +84,7 @@ def workshop(config: Config, reporter: Reporter) -> Workshop:
         )
     ours = without_own_containers(environ)
     found = probe(program, ours)
-    made = Workshop(program, ours, version=found.version, ids=found.ids)
+    made = ApptainerWorkshop(program, ours, version=found.version, ids=found.ids)
     reporter.log("build", f"build steps are run by {made.description}")
     return made
 
@@ -108,8 +108,8 @@ class Step:
     several: bool
 
 
-class Workshop:
-    """Runs steps with Apptainer; `workshop` finds it.
+class ApptainerWorkshop:
+    """Runs steps with Apptainer; `workshop` finds it. Implements `Workshop`.
 
     Args:
         program: Where Apptainer is.
@@ -122,6 +122,8 @@ class Workshop:
         fakeroot: Whether a step can give files to several users, as dpkg does: with subordinate ids, or by a filter
             that only makes believe (`pretending`).
     """
+
+    is_engine = False
 
     def __init__(self, program: str, environ: Mapping[str, str], *, version: str, ids: int) -> None:
         self._program = program

@@ -81,6 +81,7 @@ class Place:
         suite: Debian suite of the base.
         env: Variables of a build.
         interpreter: Makes bytecode of what a build needs.
+        workshop: Gives what runs builds there; RunError if nothing does.
         as_of: Time (RFC 3339 in UTC) of which what a build needs is, "" for the newest.
     """
 
@@ -90,6 +91,7 @@ class Place:
     suite: str
     env: Mapping[str, str]
     interpreter: InterpreterSource
+    workshop: Callable[[], Workshop]
     as_of: str = ""
 
 
@@ -122,7 +124,6 @@ class WheelBuilder:
         folder: Where they are kept; this user's own.
         resolve: Finds what a build needs.
         wheels: Has that as squashed layers.
-        workshop: Gives what runs builds; RunError if nothing here does.
         scratch: Folder for temporary files, on the file system of `folder`.
     """
 
@@ -132,14 +133,12 @@ class WheelBuilder:
         *,
         resolve: Callable[[Wanted], Lock],
         wheels: WheelStore,
-        workshop: Callable[[], Workshop],
         scratch: Path,
         reporter: Reporter,
     ) -> None:
         self._folder = folder
         self._resolve = resolve
         self._wheels = wheels
-        self._workshop = workshop
         self._scratch = scratch
         self._reporter = reporter
 
@@ -232,7 +231,7 @@ class WheelBuilder:
         place: Place,
         title: str,
     ) -> BuiltWheel:
-        workshop = self._workshop()
+        workshop = place.workshop()
         layers = list(place.layers)
         if lock is not None:
             target = Target(
@@ -311,7 +310,7 @@ class WheelBuilder:
 _SCRIPT = f"""\
 umask 022
 cd {STEP_DIR}/work
-mkdir -p .home .tmp
+mkdir -p .home .tmp {STEP_DIR}/out
 export HOME=$PWD/.home TMPDIR=$PWD/.tmp LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0
 export SOURCE_DATE_EPOCH=1577836800
 exec {PREFIX}/bin/python -s {STEP_DIR}/step/inside.py

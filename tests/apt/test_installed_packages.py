@@ -19,10 +19,15 @@ from typing import IO, Any
 import pytest
 
 from hpcbinder.bases import BaseImage, ensure_base
+from hpcbinder.builders.assembling import Workshops
+from hpcbinder.builders.assembling.system import SystemPackages
+from hpcbinder.builders.in_engine import EngineWorkshop
 from hpcbinder.config import load
 from hpcbinder.contract import STEP_DIR
+from hpcbinder.convert import LayerCache
+from hpcbinder.engine import DockerEngine
 from hpcbinder.image import DockerArchive
-from hpcbinder.model import BaseRef, Stage, Step
+from hpcbinder.model import Assembly, BaseRef, Stage, Step
 from hpcbinder.plan import BASE_VARIANT, load_packs, run_script
 from hpcbinder.progress import Silent
 from hpcbinder.squashfs import Image, Options, merge, write_layer
@@ -35,6 +40,7 @@ PACKAGES = ("plocate", "python3-six", "tcpdump", "tree")
 INSTALL = """
 import json, sys
 from pathlib import Path
+from hpcbinder.builders.assembling import Workshops
 from hpcbinder.builders.assembling.system import SystemPackages
 from hpcbinder.config import load
 from hpcbinder.convert import LayerCache
@@ -42,7 +48,6 @@ from hpcbinder.errors import HpcbinderError
 from hpcbinder.model import Assembly, BaseRef, Stage, Step
 from hpcbinder.plan import BASE_VARIANT
 from hpcbinder.progress import Silent
-from hpcbinder.runtime import workshop
 from hpcbinder.squashfs import Options
 
 told = json.loads(sys.argv[1])
@@ -62,7 +67,7 @@ packages = SystemPackages(
     [each / "debian" for each in below],
     cache=LayerCache(store / "layers", options, below=[each / "layers" for each in below]),
     site=load().site,
-    workshop=lambda: workshop(load(), Heard()),
+    workshops=Workshops(load(), Heard()),
     options=options,
     scratch=scratch,
     reporter=Heard(),
@@ -78,6 +83,16 @@ except HpcbinderError as error:
     answer |= {"error": str(error), "kind": type(error).__name__}
 print(json.dumps({**answer, "said": Heard.lines, "left": [each.name for each in scratch.iterdir()]}))
 """
+
+
+class Said(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def phase(self, phase: str, message: str, progress: float | None = None) -> None:
+        self.lines.append(message)
 
 
 @dataclass(frozen=True)
@@ -225,6 +240,41 @@ def test_it_is_what_docker_makes(room: Room, installed: dict[str, Any], dockerd:
     assert not different, sorted((path, theirs.get(path), mine.get(path)) for path in different)[:20]
 
 
+def test_where_only_an_engine_can_install_them(room: Room, installed: dict[str, Any], dockerd: Dockerd) -> None:
+    """They are the very same packages, found, fetched and checked as always, and so the same layer for all."""
+    store = room.folder / "by-docker"
+    scratch = store / "tmp"
+    scratch.mkdir(parents=True)
+    ref = BaseRef("debian:bookworm", "bookworm", "3.11", "amd64", BASE_VARIANT)
+    engine = DockerEngine(dockerd.host)
+    here = load({}, user_file=Path("/nonexistent"), site_file=Path("/nonexistent"))
+    said = Said()
+    docker = EngineWorkshop(engine, room.archive, known=store / "blobs", scratch=scratch, reporter=said)
+    options = Options(compressor="lz4")
+    packages = SystemPackages(
+        store / "debian",
+        [],
+        cache=LayerCache(store / "layers", options),
+        site=here.site,
+        workshops=Workshops(here, said, lambda base: docker),
+        options=options,
+        scratch=scratch,
+        reporter=said,
+    )
+    data = {"packages": "\n".join(PACKAGES) + "\n"}
+    step = Step(Stage.SYSTEM, "apt/install", "", room.script, data=data, assembly=Assembly(system="packages"))
+    assert packages.obstacle(ref) is None
+    path, identity = packages.layer(step, ref, [(room.base, "base")])
+    assert any(
+        line.startswith("an engine is needed: Debian packages have to be installed; nothing here runs")
+        for line in said.lines
+    )
+    assert any("installing them on debian:bookworm with docker" in line for line in said.lines)
+    assert identity == installed["identity"]
+    assert squashed(room.image(str(path))) == squashed(room.image(installed["path"]))
+    assert list(scratch.iterdir()) == []
+
+
 def test_the_programs_run(room: Room, installed: dict[str, Any]) -> None:
     image = room.image(installed["path"])
     script = (
@@ -290,7 +340,7 @@ def test_what_debian_did_not_sign_is_not_believed(room: Room, installed: dict[st
 def test_where_nothing_can_install_them(room: Room, installed: dict[str, Any]) -> None:
     found = room.install("nothing", "plocate", below=("store",), runtime=False)
     assert found["kind"] == "BuildError"
-    assert found["error"].startswith("Debian packages (plocate) cannot be installed here without an engine: nothing")
+    assert found["error"].startswith("Debian packages (plocate) cannot be installed here: nothing")
     assert "a site's store (store.site) may have them" in found["error"]
 
 

@@ -7,13 +7,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from base_layer import OPTIONS
+from base_layer import OPTIONS, base_image
 from checkouts import checkout_of, plan_of
 
-from hpcbinder.builders.assembling.layer import Layer
+from hpcbinder.builders.assembling import EngineShop, Layer, Workshops
 from hpcbinder.builders.assembling.stores import source_packages
+from hpcbinder.builders.in_engine import EngineWorkshop
 from hpcbinder.catalog import Catalog
 from hpcbinder.config import load
+from hpcbinder.engine import DockerEngine
 from hpcbinder.errors import HpcbinderError
 from hpcbinder.model import Assembly, Sources, Stage, Step
 from hpcbinder.progress import Silent
@@ -57,7 +59,13 @@ def main(told: dict[str, object]) -> dict[str, object]:
     plan = replace(plan, steps=(step,))
     target = Target("/opt/env", "3.11.2", "/opt/env/bin/python", "amd64", "x86_64-manylinux_2_36")
     catalog = Catalog(store, [Path(str(path)) for path in told.get("site", ())])  # type: ignore[attr-defined]
-    packages = source_packages(catalog, scratch, config, OPTIONS, heard)
+    engine: EngineShop | None = None
+    if told.get("docker"):
+        image = base_image(Path(str(told["bases"])))
+        docker = DockerEngine(str(told["docker"]))
+        workshop = EngineWorkshop(docker, image, known=store / "blobs", scratch=scratch, reporter=heard)
+        engine = lambda base: workshop  # noqa: E731
+    packages = source_packages(catalog, scratch, config, OPTIONS, heard, Workshops(config, heard, engine))
     answer: dict[str, object] = {}
     system = [base, *(Layer(Path(str(path)), str(path)) for path in told.get("system", ()))]  # type: ignore[attr-defined]
     try:

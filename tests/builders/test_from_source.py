@@ -19,7 +19,7 @@ from base_layer import OPTIONS, base_layer
 from package_index import PackageIndex, serving
 
 from hpcbinder.squashfs import Image, merge, write_layer
-from rig import Apptainer, Rig, User
+from rig import Apptainer, Dockerd, Rig, User
 from rig.githttp import commit_folder, serve
 
 HERE = Path(__file__).parent
@@ -61,10 +61,12 @@ class Room:
     Attributes:
         folder: The user's.
         base: Debian, squashed.
+        bases: Where it is kept as engines have it.
     """
 
     folder: Path
     base: Path
+    bases: Path
     index: PackageIndex
     user: User
     apptainer: Apptainer
@@ -81,7 +83,9 @@ class Room:
         runtime: bool = True,
         system: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        dockerd: Dockerd | None = None,
     ) -> dict[str, Any]:
+        """What `source_entry` tells, run by the user; or by root, with Docker and no Apptainer."""
         folder = self.folder / "repository"
         folder.mkdir(exist_ok=True)
         for name, text in {"README": "", **(files or {})}.items():
@@ -104,9 +108,15 @@ class Room:
             "HPCBINDER_SOURCE_HOSTS": "127.0.0.1",
             "SECRET_TOKEN": "hush",
         }
-        done = self.user.run(
-            [sys.executable, "-B", HERE / "source_entry.py", json.dumps(told)], env=environment, check=False
-        )
+        command = [sys.executable, "-B", str(HERE / "source_entry.py")]
+        if dockerd is None:
+            done = self.user.run([*command, json.dumps(told)], env=environment, check=False)
+        else:
+            environment |= {**dockerd.environment, "PATH": f"{Path(dockerd.client).parent}:{path}"}
+            told |= {"docker": dockerd.host, "bases": str(self.bases)}
+            done = subprocess.run(
+                [*command, json.dumps(told)], env=environment, check=False, capture_output=True, text=True, timeout=600
+            )
         assert done.returncode == 0, done.stderr[-4000:]
         answer = json.loads(done.stdout)
         assert answer.pop("left") == []
@@ -119,7 +129,7 @@ def room(rig: Rig, apptainer: Apptainer) -> Iterator[Room]:
     with tempfile.TemporaryDirectory(prefix="hpcbinder-test-") as name, serving(PackageIndex()) as index:
         folder = Path(name)
         rig.user.own(folder)
-        yield Room(folder, base_layer(rig), index, rig.user, apptainer)
+        yield Room(folder, base_layer(rig), rig.folder / "bases", index, rig.user, apptainer)
 
 
 def content(layer: str, path: str) -> str:
@@ -189,6 +199,34 @@ def test_nothing_here_builds_it(room: Room) -> None:
     answer = room.install(["never"], store="empty", runtime=False)
     assert answer["kind"] == "Unbuildable"
     assert "has to be built, and nothing here runs build steps without an engine" in answer["error"]
+
+
+def test_an_engine_builds_the_same_where_nothing_else_does(room: Room, dockerd: Dockerd) -> None:
+    """Without a network there, too. What fails then is left to a whole step of the engine's, which has one."""
+    room.index.sdist("either", "1.0", requires=["needed"])
+    room.index.wheel("needed")
+    mine = room.install(["either"], store="by-apptainer")
+    theirs = room.install(["either"], store="by-docker", dockerd=dockerd)
+    assert "error" not in theirs, theirs
+    assert "building the wheel of either 1.0, without a network: docker" in theirs["said"]
+    assert theirs["listed"] == mine["listed"]
+    for one, other in zip(mine["layers"], theirs["layers"], strict=True):
+        assert Path(one).read_bytes() == Path(other).read_bytes()
+    again = room.install(["either"], store="by-docker", dockerd=dockerd)
+    assert again["layers"] == theirs["layers"]
+    assert "either 1.0: its wheel was built before" in again["said"]
+
+    where: dict[str, Any] = {
+        "sources": {"targets": "targets"},
+        "data": {"targets": "plain\t.\t\n"},
+        "store": "by-docker",
+        "dockerd": dockerd,
+    }
+    (layer,) = room.install(files=PROJECT, **where)["layers"]
+    assert content(layer, f"{SITE}/mine.py") == "VALUE = 1\n"
+    alone = f"import socket\nassert [name for _, name in socket.if_nameindex()] != ['lo'], 'alone'\n{BACKEND}"
+    answer = room.install(files={**PROJECT, "backend.py": alone}, **where)
+    assert answer["kind"] == "Unbuildable" and "AssertionError: alone" in answer["error"]
 
 
 def test_what_somebody_built_stays_theirs(room: Room) -> None:

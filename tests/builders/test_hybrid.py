@@ -22,6 +22,14 @@ from rig import Apptainer, Builder, Charliecloud, Rig, User
 LIKE = {"HPCBINDER_BUILD_COMPRESSION": "gzip"}
 """What else depends on the runtimes that are here: packages are squashed once for all tests that compress alike."""
 
+ONLINE = """\
+import socket
+from setuptools import setup
+if [name for _, name in socket.if_nameindex()] == ["lo"]:
+    raise SystemExit("there is no network")
+setup(name="online", version="1.0", py_modules=[])
+"""
+
 POST_BUILD = """\
 #!/bin/sh
 set -e
@@ -185,13 +193,17 @@ def test_its_kernels_run(by_docker: Hybrid, by_apptainer: Hybrid, user: User, ap
 def test_podman_runs_what_cannot_be_built_apart(
     line: Line, builder: Builder, charliecloud: Charliecloud, by_docker: Hybrid
 ) -> None:
-    """A package without a wheel, where nothing builds one without an engine: its step is run as a whole, and so is what
-    comes behind it. The other packages, the server and the base are those of a site's store."""
+    """A package without a wheel, where nothing but an engine builds one: it is built apart, without a network. One that
+    takes a network is left to its whole step, and then so is what comes behind it. The other packages, the server and
+    the base are those of a site's store; Debian's are installed for all."""
 
     def ask(work: Path) -> None:
-        (work / "requirements.txt").write_text("six==1.17.0\ndocopt==0.6.2\n")
-        script = "import docopt, six; print(docopt.__version__, six.__version__)"
-        (work / "postBuild").write_text(f"#!/bin/sh\nset -e\npython -c '{script}' >made\n")
+        (work / "requirements.txt").write_text("six==1.17.0\ndocopt==0.6.2\n./online\n")
+        (work / "online").mkdir()
+        (work / "online" / "setup.py").write_text(ONLINE)
+        (work / "apt.txt").write_text("tree\n")
+        script = "import docopt, online, six; print(docopt.__version__, six.__version__)"
+        (work / "postBuild").write_text(f"#!/bin/sh\nset -e\npython -c '{script}' >made\ntree --version >>made\n")
         (work / "postBuild").chmod(0o755)
 
     source = line.repository("unbuildable", ask, of="edited")
@@ -203,12 +215,16 @@ def test_podman_runs_what_cannot_be_built_apart(
     command = [sys.executable, "-B", "-m", "hpcbinder", "--store", store, "build", source, "--runtime", "charliecloud"]
     done = builder.run([*command, "--format", "squashfs", "--no-register", "--json"], env=given, timeout=900)
     try:
-        assert "step python/packages is run as a whole: docopt has to be built" in done.stderr
-        assert "step python/packages: podman" in done.stderr
+        said = " ".join(done.stderr.split())
+        assert "an engine is needed: Debian packages have to be installed; nothing here runs build steps" in said
+        assert "building the wheel of docopt 0.6.2, without a network: podman" in said
+        assert "step python/project is run as a whole: online: step build of online failed" in said
+        assert "step python/project: podman" in done.stderr and "step python/packages: podman" not in done.stderr
         built = json.loads(done.stdout)
         assert (built["image"]["engine"], built["image"]["ran_by"]) == ("none", "podman")
-        assert built["image"]["ran"] == "python/packages, postbuild/run"
+        assert built["image"]["ran"] == "python/project, postbuild/run"
         with Image.open(Path(built["formats"]["squashfs"])) as image:
-            assert image.read(f"{contract.REPO_DIR}/made") == b"0.6.2 1.17.0\n"
+            made = image.read(f"{contract.REPO_DIR}/made").decode().splitlines()
+            assert made[0] == "0.6.2 1.17.0" and made[1].startswith("tree v2")
     finally:
         builder.run(["rm", "-rf", store])

@@ -45,7 +45,7 @@ def names(folder: Path) -> list[str]:
 
 
 def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from hpcbinder.config import SiteConfig
 from hpcbinder.errors import BuildError
 from hpcbinder.model import Lock, Wanted
 from hpcbinder.progress import Silent
-from hpcbinder.runtime import Workshop
 from hpcbinder.squashfs import Options
 from hpcbinder.wheels import Source, Target, WheelBuilder, WheelStore
 from hpcbinder.wheels.sdists import BuildSystem, Sdist, choose_sdist, read_build_system, read_sdists
@@ -29,13 +28,8 @@ def builder(folder: Path) -> WheelBuilder:
     def resolve(wanted: Wanted) -> Lock:
         raise AssertionError(wanted)
 
-    def workshop() -> Workshop:
-        raise AssertionError
-
     store = WheelStore(folder / "wheels", SiteConfig(), Options(), Silent())
-    return WheelBuilder(
-        folder / "built", resolve=resolve, wheels=store, workshop=workshop, scratch=folder, reporter=Silent()
-    )
+    return WheelBuilder(folder / "built", resolve=resolve, wheels=store, scratch=folder, reporter=Silent())
 
 
 def answers(out: Path, value: object) -> None:

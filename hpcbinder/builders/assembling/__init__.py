@@ -7,13 +7,15 @@ from hpcbinder.builders.assembling.inside import environment_of, files_of
 from hpcbinder.builders.assembling.interpreter import base_interpreter
 from hpcbinder.builders.assembling.layer import Layer
 from hpcbinder.builders.assembling.oci import kept_image, stacked
-from hpcbinder.builders.assembling.steps import Ready, StepRunner
+from hpcbinder.builders.assembling.steps import Ready, StepRunner, only_below, without
 from hpcbinder.builders.assembling.stores import assembler, attainable, wheel_store
 from hpcbinder.builders.assembling.tree import Entry, File, Gone, layer_tar
+from hpcbinder.builders.assembling.workshops import EngineShop, Workshops
 
 __all__ = [
     "AssembledImage",
     "Assembler",
+    "EngineShop",
     "Entry",
     "File",
     "Gone",
@@ -22,6 +24,7 @@ __all__ = [
     "Ready",
     "StepRunner",
     "Unbuildable",
+    "Workshops",
     "assembler",
     "attainable",
     "base_interpreter",
@@ -31,6 +34,8 @@ __all__ = [
     "kept_image",
     "layer_tar",
     "network_needed",
+    "only_below",
     "stacked",
     "wheel_store",
+    "without",
 ]

@@ -10,6 +10,7 @@ from hpcbinder.bases import Bases
 from hpcbinder.builders.assembling.assemble import locked_of
 from hpcbinder.builders.assembling.conda import target_of
 from hpcbinder.builders.assembling.stores import CONDA, attainable, system_packages, wheel_store
+from hpcbinder.builders.assembling.workshops import Workshops
 from hpcbinder.builders.obstacle import obstacle
 from hpcbinder.catalog import Catalog
 from hpcbinder.conda import CondaStore
@@ -37,7 +38,14 @@ def network_needed(plan: Plan) -> str | None:
 
 
 def fetch_ahead(
-    plan: Plan, *, catalog: Catalog, scratch: Path, config: Config, options: Options, reporter: Reporter
+    plan: Plan,
+    *,
+    catalog: Catalog,
+    scratch: Path,
+    config: Config,
+    options: Options,
+    reporter: Reporter,
+    workshops: Workshops | None = None,
 ) -> None:
     """Have in the catalog's store what the assembler would fetch: the base, wheels, conda packages; Debian packages
     are installed already, if they were not before, for apt has to ask which they are.
@@ -45,13 +53,22 @@ def fetch_ahead(
     Args:
         scratch: Folder for unfinished files in the catalog.
         options: How layers are squashed.
+        workshops: Install Debian packages; None for what is here besides engines.
 
     Raises:
         BuildError: The image cannot be made without a network, or the base or Debian packages cannot be had here.
         FetchError: A package cannot be had.
         ConvertError: The store cannot be written.
     """
-    wanted = attainable(plan, catalog=catalog, scratch=scratch, config=config, options=options, reporter=reporter)
+    wanted = attainable(
+        plan,
+        catalog=catalog,
+        scratch=scratch,
+        config=config,
+        options=options,
+        reporter=reporter,
+        workshops=workshops,
+    )
     if (reason := network_needed(wanted)) is not None:
         raise BuildError(
             f"{plan.name} cannot be built on a node without a network: {reason}", hint="build it here, without --on"
@@ -69,11 +86,12 @@ def fetch_ahead(
         with ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch") as pool:
             for fetched in [pool.submit(store.fetched, package, scratch) for package in packages]:
                 fetched.result()
+    workshops = workshops or Workshops(config, reporter)
     if steps := [step for step in plan.steps if step.assembly is not None and step.assembly.system]:
         cache = LayerCache(catalog.layers_dir, options, below=catalog.layers_below)
         paths = cache.ensure(DockerArchive(base.archive), scratch, reporter)
         below = [(path, path.name.partition("-")[0]) for path in paths]
-        debian = system_packages(catalog, scratch, config, options, reporter)
+        debian = system_packages(catalog, scratch, config, options, reporter, workshops)
         for step in steps:
             debian.layer(step, plan.base, below)
 

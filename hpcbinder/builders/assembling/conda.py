@@ -5,24 +5,20 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
-from hpcbinder.bases import BaseImage
 from hpcbinder.builders.assembling.interpreter import system_loader, whole
 from hpcbinder.builders.assembling.layer import Layer
-from hpcbinder.builders.assembling.steps import EngineOf, Ready
+from hpcbinder.builders.assembling.workshops import Workshops
 from hpcbinder.catalog import remove_tree
 from hpcbinder.conda import CondaLayer, CondaStore, unpack
 from hpcbinder.config import redact
 from hpcbinder.convert import LayerCache
 from hpcbinder.errors import BuildError, RunError
-from hpcbinder.image import DockerArchive
 from hpcbinder.model import LockedPackage, Plan, Step, fingerprint
 from hpcbinder.plan import MACHINES, SUITES, conda_packages, environment, run_script
 from hpcbinder.progress import Reporter
-from hpcbinder.runtime import Workshop
 from hpcbinder.squashfs import Options, write_layer
 from hpcbinder.text import one_line
 from hpcbinder.wheels import Interpreter, InterpreterSource, Target
@@ -38,9 +34,7 @@ class CondaEnvironments:
         store: Squashed packages.
         channels: Addresses of the site's own channels: a Python of theirs may be started here, to compile.
         cache: Where layers are kept that link scripts made.
-        workshop: Gives what runs link scripts here; RunError if nothing does.
-        engine: Gives the engine that runs them then, for a plan of which they are the only step; None to ask none.
-        base_of: Gives the base of a plan, as engines have it.
+        workshops: What runs link scripts.
         options: How layers are squashed.
         scratch: Folder for unfinished files, on the file system of the store.
 
@@ -54,9 +48,7 @@ class CondaEnvironments:
         *,
         channels: Sequence[str],
         cache: LayerCache,
-        workshop: Callable[[], Workshop],
-        engine: EngineOf | None,
-        base_of: Callable[[Plan], BaseImage],
+        workshops: Workshops,
         options: Options,
         scratch: Path,
         reporter: Reporter,
@@ -65,9 +57,7 @@ class CondaEnvironments:
         self._store = store
         self._channels = tuple(f"{url.rstrip('/')}/" for url in channels)
         self._cache = cache
-        self._workshop = workshop
-        self._engine = engine
-        self._base_of = base_of
+        self._workshops = workshops
         self._options = options
         self._scratch = scratch
         self._reporter = reporter
@@ -166,7 +156,7 @@ class CondaEnvironments:
             nonlocal by
             room = self._scratch / f"link-{secrets.token_hex(4)}"
             try:
-                tar, by = self._run(linking, plan, below, identity, room)
+                tar, by = self._run(linking, plan, below, room)
                 with tar.open("rb") as stream:
                     write_layer(stream, out, self._options)
                 tar.unlink()
@@ -179,22 +169,26 @@ class CondaEnvironments:
         self.ran[linking.name] = by
         return Layer(path, identity)
 
-    def _run(self, linking: Step, plan: Plan, below: Sequence[Layer], identity: str, room: Path) -> tuple[Path, str]:
-        """A tar of what link scripts changed, and who ran them: the workshop without a network, else an engine.
+    def _run(self, linking: Step, plan: Plan, below: Sequence[Layer], room: Path) -> tuple[Path, str]:
+        """A tar of what link scripts changed, and who ran them: without a network.
 
         Args:
             linking: The step that they are.
             below: The layers that they are run on.
-            identity: Of the layer that is to be.
             room: New folder for unfinished files.
 
         Raises:
             BuildError: Nothing here runs them, or one failed.
         """
         try:
-            workshop = self._workshop()
+            workshop = self._workshops.any(plan.base, f"{linking.reason} have to be run")
         except RunError as error:
-            return self._run_by_engine(linking, plan, below, identity, error)
+            without = f"or do without what needs {linking.reason.removeprefix('link scripts of ')}"
+            raise BuildError(
+                f"conda packages: {linking.reason} have to be run; {error.message}",
+                where=error.where,
+                hint="; ".join(filter(None, (error.hint, without))),
+            ) from None
         self._reporter.phase("build", f"{linking.reason}: {workshop.description}")
         (room / "step" / "files").mkdir(parents=True)
         (room / "step" / "run.sh").write_text(run_script(linking))
@@ -208,27 +202,6 @@ class CondaEnvironments:
             title=linking.name,
         )
         return tar, workshop.description.partition(" ")[0]
-
-    def _run_by_engine(
-        self, linking: Step, plan: Plan, below: Sequence[Layer], identity: str, lacking: RunError
-    ) -> tuple[Path, str]:
-        needed = f"{linking.reason} have to be run; {lacking.message}"
-        without = f"or do without what needs {linking.reason.removeprefix('link scripts of ')}"
-        if self._engine is None:
-            hint = "; ".join(filter(None, (lacking.hint, "--engine auto takes an engine for that", without)))
-            raise BuildError(f"conda packages: {needed}", hint=hint) from None
-        try:
-            runner = self._engine(replace(plan, steps=(linking,)))
-        except BuildError as error:
-            hint = "; ".join(filter(None, (lacking.hint, error.hint, without)))
-            raise BuildError(f"conda packages: {needed}; {error.message}", where=error.where, hint=hint) from None
-        self._reporter.phase("build", f"an engine is needed: {needed}")
-        base = self._base_of(plan)
-        seen = replace(base.config, env={**base.config.env, **dict(environment(plan))})
-        try:
-            return runner.run(Ready(0, seen, DockerArchive(base.archive), tuple(below), identity)), runner.name
-        finally:
-            runner.close()
 
 
 def unpacked_python(path: Path, filename: str, folder: Path, target: Target, loader: Sequence[str] = ()) -> Interpreter:

@@ -23,6 +23,7 @@ from hpcbinder.builders.assembling.finding import Finder, Unbuildable, name_of, 
 from hpcbinder.builders.assembling.layer import Layer
 from hpcbinder.builders.assembling.tree import layer_tar
 from hpcbinder.builders.assembling.venv import venv
+from hpcbinder.builders.assembling.workshops import Workshops
 from hpcbinder.catalog import make_folder, remove_tree
 from hpcbinder.config import SiteConfig, SourceConfig
 from hpcbinder.contract import EPOCH, STEP_DIR
@@ -92,7 +93,7 @@ class SourcePackages:
         resolve: Finds versions of what comes from the index.
         wheels: Squashed wheels of the index.
         built: Squashed wheels that were built here, in `folder`.
-        workshop: Gives what runs builds; RunError if nothing here does.
+        workshops: What runs builds.
         site: Package index, certificates, proxies.
         source: From where git requirements may come.
         options: How layers are squashed.
@@ -106,7 +107,7 @@ class SourcePackages:
         resolve: Callable[[Wanted], Lock],
         wheels: WheelStore,
         built: WheelStore,
-        workshop: Callable[[], Workshop],
+        workshops: Workshops,
         site: SiteConfig,
         source: SourceConfig,
         options: Options,
@@ -122,9 +123,8 @@ class SourcePackages:
         self._options = options
         self._scratch = scratch
         self._reporter = reporter
-        self._builder = WheelBuilder(
-            folder, resolve=resolve, wheels=wheels, workshop=workshop, scratch=scratch, reporter=reporter
-        )
+        self._workshops = workshops
+        self._builder = WheelBuilder(folder, resolve=resolve, wheels=wheels, scratch=scratch, reporter=reporter)
 
     def install(
         self,
@@ -156,7 +156,14 @@ class SourcePackages:
         try:
             room.mkdir()
             make_folder(self._folder)
-            return _Installing(self, number, plan, checkout, target, system, below, interpreter, room).done()
+            installing = _Installing(self, number, plan, checkout, target, system, below, interpreter, room)
+            try:
+                return installing.done()
+            except BuildError as error:
+                if not installing.by_engine or isinstance(error, Unbuildable):
+                    raise
+                # Which has a network for whole steps, and what a build has always had there.
+                raise Unbuildable(error.message, where=error.where, hint=error.hint) from None
         except Unbuildable as error:
             error.step = number
             raise
@@ -172,7 +179,11 @@ class SourcePackages:
 
 
 class _Installing:
-    """One step, while it is done."""
+    """One step, while it is done.
+
+    Attributes:
+        by_engine: An engine runs its builds.
+    """
 
     def __init__(
         self,
@@ -210,6 +221,7 @@ class _Installing:
             as_of=self._as_of,
         )
         self._environment = marker_environment(target.python, target.architecture)
+        self.by_engine = False
 
     def done(self) -> Installed:
         assembly = self._step.assembly
@@ -226,6 +238,12 @@ class _Installing:
             self._take(line, state)
         lock = self._follow(state) if state.index or state.sources else None
         return self._result(state, lock)
+
+    def _workshop(self) -> Workshop:
+        what = f"{', '.join(_named(self._plan, self._number)[:5])} has to be built"
+        found = self._packages._workshops.any(self._plan.base, what)
+        self.by_engine = found.is_engine
+        return found
 
     def _alone(self, line: str, state: _State) -> None:
         """A line of which nothing else follows."""
@@ -354,6 +372,7 @@ class _Installing:
                 plan.base.suite,
                 {name: value for name, value in self._step.env.items() if not name.startswith("UV_")},
                 self._interpreter,
+                self._workshop,
                 self._as_of,
             )
         return self._place_

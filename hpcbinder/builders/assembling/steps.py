@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tarfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -66,10 +67,6 @@ class StepRunner(Protocol):
         """Take away what only its steps needed."""
 
 
-EngineOf = Callable[[Plan], StepRunner]
-"""Gives an engine that runs steps of a plan; BuildError if there is none."""
-
-
 def step_identity(plan: Plan, checkout: Checkout, number: int, config: ImageConfig, below: Sequence[Layer]) -> str:
     """What names the layer of a step that is run: `sha256:…` of all that it may depend on, but for the network.
 
@@ -113,6 +110,52 @@ def only_apart(tar: Path, folders: Collection[str], out: BinaryIO) -> None:
         OSError: It cannot be read, or `out` not be written.
     """
     wanted = tuple(f"{folder.strip('/')}/" for folder in folders)
+    _copied(tar, out, lambda name: f"{name}/".startswith(wanted) and not name.rpartition("/")[2].startswith(".wh."))
+
+
+def without(tar: Path, folder: str, out: BinaryIO) -> None:
+    """Write of a layer's tar all but a folder: what was mounted there is no part of the layer.
+
+    Args:
+        folder: Absolute path.
+
+    Raises:
+        BuildError: The tar is damaged.
+        OSError: It cannot be read, or `out` not be written.
+    """
+    path = folder.strip("/")
+    parent, _, name = path.rpartition("/")
+    _copied(tar, out, lambda each: not f"{each}/".startswith(f"{path}/") and each != f"{parent}/.wh.{name}")
+
+
+def only_below(tar: Path, folder: str, to: Path) -> None:
+    """Put the plain files that a layer's tar has directly in a folder into one here; whoever made them is a stranger.
+
+    Args:
+        folder: Absolute path.
+        to: Empty folder.
+
+    Raises:
+        BuildError: The tar is damaged, or a file cannot be written.
+    """
+    path = folder.strip("/")
+    try:
+        with tarfile.open(tar, "r:", encoding="utf-8", errors="surrogateescape") as source:
+            for member in source:
+                parent, _, name = member.name.removeprefix("./").lstrip("/").rpartition("/")
+                if member.isreg() and parent == path and name not in ("", ".", ".."):
+                    file = source.extractfile(member)
+                    assert file is not None
+                    with (to / name).open("xb") as out:
+                        shutil.copyfileobj(file, out, 1 << 20)
+                cast(Any, source).members.clear()  # which would only grow
+    except tarfile.TarError as error:
+        raise BuildError("what a step made is no tar, or a damaged one", where=str(tar)) from error
+    except OSError as error:
+        raise BuildError(f"what a step made cannot be kept: {error.strerror}", where=str(to)) from error
+
+
+def _copied(tar: Path, out: BinaryIO, wanted: Callable[[str], bool]) -> None:
     try:
         with (
             tarfile.open(tar, "r:", encoding="utf-8", errors="surrogateescape") as source,
@@ -121,8 +164,7 @@ def only_apart(tar: Path, folders: Collection[str], out: BinaryIO) -> None:
             ) as target,
         ):
             for member in source:
-                name = member.name.removeprefix("./").lstrip("/")
-                if f"{name}/".startswith(wanted) and not name.rpartition("/")[2].startswith(".wh."):
+                if wanted(member.name.removeprefix("./").lstrip("/")):
                     target.addfile(member, source.extractfile(member) if member.isreg() else None)
                 cast(Any, source).members.clear()  # which would only grow
     except tarfile.TarError as error:

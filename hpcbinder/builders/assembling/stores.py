@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from hpcbinder.bases import Bases
 from hpcbinder.builders.assembling.assemble import Assembler
 from hpcbinder.builders.assembling.conda import CondaEnvironments
 from hpcbinder.builders.assembling.sources import SourcePackages
-from hpcbinder.builders.assembling.steps import EngineOf
 from hpcbinder.builders.assembling.system import SystemPackages
+from hpcbinder.builders.assembling.workshops import Workshops
 from hpcbinder.catalog import Catalog, vouched
 from hpcbinder.conda import Channels, CondaStore
 from hpcbinder.config import Config
@@ -19,7 +18,6 @@ from hpcbinder.convert import LayerCache
 from hpcbinder.lock import Resolver
 from hpcbinder.model import Plan, Step
 from hpcbinder.progress import Reporter
-from hpcbinder.runtime import workshop
 from hpcbinder.squashfs import Options
 from hpcbinder.wheels import WheelStore
 
@@ -38,13 +36,13 @@ def assembler(
     config: Config,
     options: Options,
     reporter: Reporter,
-    engine: EngineOf | None = None,
+    workshops: Workshops | None = None,
 ) -> Assembler:
     """One whose layers are kept in the catalog's store, and found in those of its sites too.
 
     Args:
         architecture: OCI name of what images are for.
-        engine: Runs what packages want to have run where nothing else does; None for no engine.
+        workshops: Run what packages want to have run; None for what is here besides engines.
         scratch: Folder for unfinished files in the catalog.
         options: How layers are squashed.
 
@@ -52,15 +50,16 @@ def assembler(
         CatalogError: The store cannot be written.
     """
     bases = Bases(config, architecture, reporter)
+    workshops = workshops or Workshops(config, reporter)
     return Assembler(
         bases,
         bases_dir=catalog.bases_dir,
         layers_dir=catalog.layers_dir,
         layers_below=catalog.layers_below,
         wheels=wheel_store(catalog, config, options, reporter),
-        system=system_packages(catalog, scratch, config, options, reporter),
-        sources=source_packages(catalog, scratch, config, options, reporter),
-        conda=conda_environments(bases, catalog, scratch, config, options, reporter, engine),
+        system=system_packages(catalog, scratch, config, options, reporter, workshops),
+        sources=source_packages(catalog, scratch, config, options, reporter, workshops),
+        conda=conda_environments(catalog, scratch, config, options, reporter, workshops),
         options=options,
         scratch=scratch,
         reporter=reporter,
@@ -69,7 +68,7 @@ def assembler(
 
 
 def system_packages(
-    catalog: Catalog, scratch: Path, config: Config, options: Options, reporter: Reporter
+    catalog: Catalog, scratch: Path, config: Config, options: Options, reporter: Reporter, workshops: Workshops
 ) -> SystemPackages:
     """The sets of Debian packages of a catalog's store, and below it those of its sites."""
     return SystemPackages(
@@ -77,7 +76,7 @@ def system_packages(
         [store / SYSTEM for store in catalog.site if vouched(store / SYSTEM, store)],
         cache=LayerCache(catalog.layers_dir, options, below=catalog.layers_below),
         site=config.site,
-        workshop=functools.cache(lambda: workshop(config, reporter)),
+        workshops=workshops,
         options=options,
         scratch=scratch,
         reporter=reporter,
@@ -85,17 +84,28 @@ def system_packages(
 
 
 def attainable(
-    plan: Plan, *, catalog: Catalog, scratch: Path, config: Config, options: Options, reporter: Reporter
+    plan: Plan,
+    *,
+    catalog: Catalog,
+    scratch: Path,
+    config: Config,
+    options: Options,
+    reporter: Reporter,
+    workshops: Workshops | None = None,
 ) -> Plan:
     """The plan as it can be assembled here: its Debian packages are data only where something installs them, or where
     they were installed before.
+
+    Args:
+        workshops: See `assembler`.
 
     Raises:
         BuildError: The base cannot be had.
     """
     if not any(step.assembly is not None and step.assembly.system for step in plan.steps):
         return plan
-    packages = system_packages(catalog, scratch, config, options, reporter)
+    workshops = workshops or Workshops(config, reporter)
+    packages = system_packages(catalog, scratch, config, options, reporter, workshops)
 
     def known(step: Step) -> bool:
         if packages.empty:
@@ -106,20 +116,19 @@ def attainable(
     def one(step: Step) -> Step:
         if step.assembly is None or not step.assembly.system or known(step):
             return step
-        reason = packages.obstacle()
+        reason = packages.obstacle(plan.base)
         return step if reason is None else replace(step, assembly=None, reason=f"{step.reason}; {reason}")
 
     return replace(plan, steps=tuple(one(step) for step in plan.steps))
 
 
 def conda_environments(
-    bases: Bases,
     catalog: Catalog,
     scratch: Path,
     config: Config,
     options: Options,
     reporter: Reporter,
-    engine: EngineOf | None,
+    workshops: Workshops,
 ) -> CondaEnvironments:
     """Environments of the squashed conda packages of a catalog's store, and below it those of its sites."""
     below = [store / CONDA for store in catalog.site]
@@ -127,9 +136,7 @@ def conda_environments(
         CondaStore(catalog.path / CONDA, config.site, options, reporter, below=below),
         channels=Channels(config.conda).urls([])[0],
         cache=LayerCache(catalog.layers_dir, options, below=catalog.layers_below),
-        workshop=functools.cache(lambda: workshop(config, reporter)),
-        engine=engine,
-        base_of=lambda plan: bases.image(plan.base, catalog.bases_dir),
+        workshops=workshops,
         options=options,
         scratch=scratch,
         reporter=reporter,
@@ -137,7 +144,7 @@ def conda_environments(
 
 
 def source_packages(
-    catalog: Catalog, scratch: Path, config: Config, options: Options, reporter: Reporter
+    catalog: Catalog, scratch: Path, config: Config, options: Options, reporter: Reporter, workshops: Workshops
 ) -> SourcePackages:
     """The wheels that were built for a catalog's owner: no site's, for nobody but who built one can vouch for it."""
     folder = catalog.path / BUILT
@@ -146,7 +153,7 @@ def source_packages(
         resolve=Resolver(catalog.path, config.site, refresh=False, reporter=reporter),
         wheels=wheel_store(catalog, config, options, reporter),
         built=WheelStore(folder, config.site, options, reporter),
-        workshop=functools.cache(lambda: workshop(config, reporter)),
+        workshops=workshops,
         site=config.site,
         source=config.source,
         options=options,

@@ -7,12 +7,13 @@ would run is run by the runtime without a network. Who cannot run it here finds 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpcbinder.apt import Archive, Deb, Lists, NoSuchPackage, Programs, Resolver, Set, Sets, Target, fetch_debs, narrow
 from hpcbinder.builders.asked import line_of
+from hpcbinder.builders.assembling.workshops import Workshops
 from hpcbinder.catalog import remove_tree
 from hpcbinder.config import SiteConfig
 from hpcbinder.contract import STEP_DIR
@@ -28,6 +29,8 @@ from hpcbinder.squashfs import Options, merge, write_layer
 ARCHITECTURES = {"amd64": "amd64", "arm64": "arm64", "ppc64le": "ppc64el"}
 """OCI name -> Debian name."""
 
+_WHAT = "Debian packages have to be installed"
+
 
 @dataclass(frozen=True)
 class _Means:
@@ -38,7 +41,7 @@ class _Means:
     sets: Sets
     cache: LayerCache
     site: SiteConfig
-    workshop: Callable[[], Workshop]
+    workshops: Workshops
     options: Options
     scratch: Path
     reporter: Reporter
@@ -56,7 +59,7 @@ class SystemPackages:
         below: Folders of the same kind that are only read: other stores'.
         cache: Where layers are kept.
         site: Mirrors, proxies, certificates.
-        workshop: Gives what runs steps here; RunError if nothing does.
+        workshops: What installs them.
         options: How layers are squashed.
         scratch: Folder for unfinished files, on the file system of the store.
     """
@@ -68,7 +71,7 @@ class SystemPackages:
         *,
         cache: LayerCache,
         site: SiteConfig,
-        workshop: Callable[[], Workshop],
+        workshops: Workshops,
         options: Options,
         scratch: Path,
         reporter: Reporter,
@@ -79,18 +82,19 @@ class SystemPackages:
             Sets(folder, below),
             cache,
             site,
-            workshop,
+            workshops,
             options,
             scratch,
             reporter,
         )
 
-    def obstacle(self) -> str | None:
-        """Why packages cannot be installed here, for a person; None if they can."""
+    def obstacle(self, base: BaseRef) -> str | None:
+        """Why packages cannot be installed here on a base, for a person; None if they can."""
         try:
-            return _lacking(self._means.workshop())
+            self._means.workshops.several_ids(base, _WHAT)
         except RunError as error:
             return error.message
+        return None
 
     @property
     def empty(self) -> bool:
@@ -165,9 +169,7 @@ class _Making:
         identity = f"sha256:{fingerprint(['debian', self._wanted, debs])}"
         if not means.cache.has_made(identity):
             try:
-                workshop = means.workshop()
-                if lacking := _lacking(workshop):
-                    raise RunError(lacking, hint="subordinate ids (/etc/subuid, /etc/subgid)")
+                workshop = means.workshops.several_ids(self._base, _WHAT)
             except RunError as error:
                 return self._older("they cannot be installed here", error)
             path = means.cache.ensure_made(
@@ -187,7 +189,7 @@ class _Making:
             if isinstance(error, FetchError):
                 raise FetchError(f"Debian packages ({names}): {error.message}", where=error.where, hint=error.hint)
             raise BuildError(
-                f"Debian packages ({names}) cannot be installed here without an engine: {error.message}",
+                f"Debian packages ({names}) cannot be installed here: {error.message}",
                 hint=f"{error.hint + '; ' if error.hint else ''}a site's store (store.site) may have them",
             )
         self._means.reporter.phase("build", f"Debian packages: {reason}; the newest that were installed are taken")
@@ -261,11 +263,6 @@ def located(error: NoSuchPackage, plan: Plan, checkout: Checkout) -> NoSuchPacka
 
 def _counted(debs: Sequence[Deb]) -> str:
     return f"{len(debs)} Debian package{'s' * (len(debs) != 1)}, with what they need"
-
-
-def _lacking(workshop: Workshop) -> str | None:
-    """Why dpkg cannot be run by it; None if it can."""
-    return None if workshop.fakeroot else f"{workshop.description}: dpkg needs several ids"
 
 
 def _wanted(step: Step, base: BaseRef, below: Sequence[str]) -> str:
