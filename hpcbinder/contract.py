@@ -28,6 +28,9 @@ START_VARIABLE = "HPCBINDER_START"
 PROFILE = f"{MACHINE_DIR}/profile.sh"
 """The part of the entrypoint that only sets variables: sourced by it and by /.singularity.d/env."""
 
+LOGIN = "/etc/profile.d/zz-hpcbinder.sh"
+"""Gives a login shell back the PATH that its profile takes away."""
+
 MANIFEST = f"{MACHINE_DIR}/manifest.json"
 """What the image is: source, commit, buildpacks, kernels, how to rebuild it."""
 

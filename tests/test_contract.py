@@ -268,6 +268,18 @@ PY
     assert inside("sh", "-c", program).splitlines() == ["the repository's extension", "True True", "True"]
 
 
+def test_a_login_shell_finds_the_environment(inside: Inside) -> None:
+    """Debian's /etc/profile sets PATH anew, whoever had set it."""
+    program = 'command -v python; export PATH="/srv/repo/first of all:$PATH"; exec bash -lc \'echo "$PATH"\''
+    python, path = inside("bash", "-lc", program).splitlines()
+    assert python == f"{contract.ENV_PREFIX}/bin/python"
+    places = path.split(":")
+    assert places[:2] == ["/srv/repo/first of all", f"{contract.ENV_PREFIX}/bin"]
+    # What the profile has and nobody else; and nothing twice.
+    assert "/usr/games" in places[2:]
+    assert len({*places}) == len(places)
+
+
 @pytest.mark.heavy
 def test_the_server_environment_is_the_same_layer_in_every_image(line: Any, contract_image: dict[str, Any]) -> None:
     other = line.build(line.repository("plain"))

@@ -20,6 +20,7 @@ FLOORS = [
         "notebooks",
         "process",
         "progress",
+        "regular",
         "text",
         "buildpacks",
     },

@@ -14,6 +14,7 @@ from typing import Any
 
 from hpcbinder.batch.staging import FORMAT, OWN, RUN
 from hpcbinder.errors import UsageError
+from hpcbinder.regular import open_regular
 from hpcbinder.text import one_line
 
 _LIMIT = 256 << 20
@@ -188,8 +189,10 @@ def _number(value: Any) -> float:
 def _result(path: Path) -> dict[str, Any]:
     """A result that may be anything, or not there yet."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:  # noqa: PTH123
+        file = open_regular(path)
+        if file is None:
+            return {}
+        with file:
             said = json.loads(file.read(_RESULT_LIMIT))
     except (OSError, ValueError, RecursionError):
         return {}

@@ -1,8 +1,8 @@
 """The far end of a hub's SSH connection: starts a server that outlives it, looks after it, ends it.
 
-This file is sent over the connection and run by the Python of the other machine, so it stands alone and takes nothing
-but the standard library (3.9). What it is to do follows on standard input as one JSON object, the answer is one line of
-standard output: the request's `mark`, then JSON. Shells of persons like to print things, too.
+This file is sent over the connection and run by the Python of the other machine, so it takes nothing but the standard
+library (3.9) and what is sent along (`sent`). What it is to do follows on standard input as one JSON object, the answer
+is one line of standard output: the request's `mark`, then JSON. Shells of persons like to print things, too.
 
     {"do": "start", "mark": …, "files": {PATH: TEXT}, "command": [WORD, …], "environment": {NAME: VALUE, …}}
         -> {"server": {"pid": …, "started": …, "boot": …, "machine": …, "folder": …}}
@@ -29,6 +29,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any, NoReturn
+
+from hpcbinder.runtime import OpenToOthersError, held
 
 _SAID = 4000
 """Bytes of a log's end that are told."""
@@ -57,7 +59,11 @@ def _start(request: dict[str, Any]) -> dict[str, Any]:
     home = Path(pwd.getpwuid(os.getuid()).pw_dir)
     place = home / ".local" / "state" / "hpcbinder" / "servers"
     mask = os.umask(0o077)
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        # By path, and later, the launcher is opened.
+        os.close(held(str(place), make=True))
+    except OpenToOthersError as error:
+        raise _Refused(f"no place for a server: {error}") from None
     _forget_old(place)
     folder = Path(tempfile.mkdtemp(dir=place))
     try:
@@ -115,12 +121,15 @@ def _watch(
         child = subprocess.Popen(command, env=environment, cwd=home, umask=mask)
         # A server told to end ends its kernels first.
         signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGTERM))
-        pid = os.getpid()
-        os.write(answer, json.dumps({"pid": pid, "started": _started(pid)}).encode())
-        os.close(answer)
     except OSError as error:
         os.write(answer, json.dumps({"error": str(error)}).encode())
         os._exit(1)
+    pid = os.getpid()
+    try:
+        os.write(answer, json.dumps({"pid": pid, "started": _started(pid)}).encode())
+    except OSError:
+        child.terminate()  # who asked is gone, and nobody will know of it
+    os.close(answer)
     code = child.wait()
     partial = folder / "ended.partial"
     partial.write_text(str(code))

@@ -20,8 +20,8 @@ RECEIVE = "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline(
 """What that Python is told in an argument. Of characters that no shell takes for its own within single quotes,
 whichever a person has."""
 
-_ALONG = {"filing": ("hpcbinder.runtime", ("hpcbinder.runtime.launch.space", "private.py"))}
-"""Program -> a module that it imports, and the file that is one there: hpcbinder itself is not."""
+_ALONG = "hpcbinder.runtime", ("hpcbinder.runtime.launch.space", "private.py")
+"""The module that they import, and the file that is one there: hpcbinder itself is not."""
 
 _IMPORTABLE = """
 import types
@@ -45,10 +45,9 @@ def message(program: str, request: Mapping[str, Any]) -> tuple[str, bytes]:
     Returns:
         The request's mark, and all that the Python is told by its input.
     """
-    sent = _source("hpcbinder.jupyterhub", f"{program}.py") + b"\nmain()\n"
-    if program in _ALONG:
-        module, file = _ALONG[program]
-        sent = f"sent, along = {sent!r}, {_source(*file)!r}\n{_IMPORTABLE.format(module=module)}".encode()
+    module, file = _ALONG
+    own = _source("hpcbinder.jupyterhub", f"{program}.py") + b"\nmain()\n"
+    sent = f"sent, along = {own!r}, {_source(*file)!r}\n{_IMPORTABLE.format(module=module)}".encode()
     mark = f"hpcbinder-{secrets.token_hex(8)} "
     told = json.dumps({**request, "mark": mark}).encode()
     return mark, b"%d\n%b%b" % (len(sent), sent, told)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from hpcbinder.contract import ENTRYPOINT, ENV_PREFIX, PACKAGES_DIR, PROFILE, SERVER_PREFIX
+from hpcbinder.contract import ENTRYPOINT, ENV_PREFIX, LOGIN, PACKAGES_DIR, PROFILE, SERVER_PREFIX
 from hpcbinder.errors import DetectError
 from hpcbinder.model import Assembly, Cache, Stage, Step, TextFile
 from hpcbinder.plan.wheels import locked_wheels
@@ -31,6 +31,7 @@ _DATA = (
     "requirements.lock",
     "entrypoint",
     "profile.sh",
+    "login.sh",
     "list_packages.py",
     "jupyter_server_config.json",
     "overrides.json",
@@ -92,6 +93,7 @@ def _assembly(python: str, executable: str, architecture: str) -> Assembly:
             f"{SERVER_PREFIX}/share/jupyter/lab/settings/overrides.json": TextFile(_read("overrides.json")),
             ENTRYPOINT: TextFile(_read("entrypoint"), 0o755),
             PROFILE: TextFile(_read("profile.sh")),
+            LOGIN: TextFile(_read("login.sh")),
             f"{PACKAGES_DIR}/server.json": TextFile(json.dumps(packages, indent=1) + "\n"),
         },
     )

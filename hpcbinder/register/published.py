@@ -10,7 +10,6 @@ import base64
 import os
 import posixpath
 import re
-import stat
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -19,6 +18,7 @@ from pathlib import Path
 from hpcbinder.catalog import Catalog, dump, make_folder, parse, vouched, write_atomic
 from hpcbinder.errors import CatalogError, RegisterError, UsageError
 from hpcbinder.model import Entry
+from hpcbinder.regular import open_regular
 from hpcbinder.scheduler import Resources
 
 FOLDER = "published"
@@ -190,14 +190,15 @@ def published_of(store: Path, id_: str, *, trusted: bool = False) -> Published |
     if not trusted and not vouched(path, store):
         return None
     try:
-        # Neither waits for a pipe nor takes a device's bytes for a record.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        file = open_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise CatalogError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        raw = file.read(_LIMIT + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    if file is None:
+        raise CatalogError("is no file", where=str(path))
+    with file:
+        raw = file.read(_LIMIT + 1)
     if len(raw) > _LIMIT:
         raise CatalogError("is larger than a record is", where=str(path))
     record: Published = parse(raw, Published, path)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from pathlib import Path
 
 from hpcbinder.errors import FetchError, HpcbinderError, UsageError
 from hpcbinder.model import Checkout
+from hpcbinder.regular import open_regular
 from hpcbinder.source.command import GitCommand
 from hpcbinder.source.history import folder_change, local_change
 from hpcbinder.source.location import Folder, is_folder, slug
@@ -118,12 +118,13 @@ def _reading(commit: str, common_dir: Path, workdir: Path) -> GitCommand | None:
 def _small(path: Path, limit: int = 65536) -> str | None:
     """The text of a regular file; None for anything else (a FIFO would hang us)."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open_regular(path, follow=True)
     except (OSError, ValueError):
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+    if file is None:
+        return None
+    with file:
+        if os.fstat(file.fileno()).st_size > limit:
             return None
         return file.read(limit).decode("utf-8", "surrogateescape")
 

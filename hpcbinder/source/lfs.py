@@ -20,10 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from hpcbinder.errors import FetchError
+from hpcbinder.regular import open_regular
 from hpcbinder.source.command import ssh_command
 from hpcbinder.source.location import Remote, host_of, parse_remote
 from hpcbinder.source.reach import Reach, split
@@ -150,12 +151,13 @@ class _Meter:
 def _small(path: Path, limit: int) -> bytes | None:
     """The bytes of a regular file that is no larger, None for anything else."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open_regular(path)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        return file.read() if stat.S_ISREG(status.st_mode) and status.st_size <= limit else None
+    if file is None:
+        return None
+    with file:
+        return file.read() if os.fstat(file.fileno()).st_size <= limit else None
 
 
 def _effective(repository: Repository) -> Remote:
@@ -426,9 +428,9 @@ def _take(repository: Repository, url: str, wanted: dict[str, Pointer], scratch:
     folders = [base / ".git" / "lfs" / "objects", base / "lfs" / "objects"]
     for pointer in wanted.values():
         for folder in folders:
-            descriptor = _regular(folder / pointer.oid[:2] / pointer.oid[2:4] / pointer.oid)
-            if descriptor is not None:
-                with os.fdopen(descriptor, "rb") as file:
+            file = _regular(folder / pointer.oid[:2] / pointer.oid[2:4] / pointer.oid)
+            if file is not None:
+                with file:
                     _keep(_pieces(file), pointer, scratch, meter)
                 break
         else:
@@ -439,15 +441,11 @@ def _take(repository: Repository, url: str, wanted: dict[str, Pointer], scratch:
             )
 
 
-def _regular(path: Path) -> int | None:
+def _regular(path: Path) -> BinaryIO | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return open_regular(path, follow=True)
     except OSError:
         return None
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    return None
 
 
 def _pieces(file: IO[bytes]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from descriptors import none_left
 
 from hpcbinder.batch import index_page, outcomes, read_run, summary
 from hpcbinder.batch.naming import names
@@ -80,6 +81,13 @@ def test_a_result_that_is_a_link_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text('{"state": "done"}')
     (own / "0.json").symlink_to(tmp_path / "elsewhere")
     assert outcomes(read_run(tmp_path))[0].state.value == "waiting"
+
+
+def test_nor_is_a_folder_and_nothing_stays_open(tmp_path: Path) -> None:
+    (run_folder(tmp_path, {}) / "0.json").mkdir()
+    run = read_run(tmp_path)
+    with none_left():
+        assert outcomes(run)[0].state.value == "waiting"
 
 
 def test_what_came_of_all(tmp_path: Path) -> None:

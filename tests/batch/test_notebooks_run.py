@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from batch_files import cell, notebook
+from waiting import eventually
 
 from hpcbinder.catalog import Catalog
 from hpcbinder.model import Entry
@@ -73,14 +73,6 @@ def person(rig: Rig, slurm: Slurm, apptainer: Apptainer, notebook_image: Entry) 
     yield Person(user, slurm, apptainer, notebook_image)
     rig.slurm.cancel(user.uid)
     user.clean()
-
-
-def eventually(what: Callable[[], bool]) -> bool:
-    for _ in range(600):
-        if what():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def printed(path: str | Path) -> str:

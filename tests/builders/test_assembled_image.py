@@ -204,6 +204,7 @@ def test_its_packages_are_whole(request: pytest.FixtureRequest, both: Both, user
         return user.run([*command, *argv], network=False).stdout
 
     assert "No broken requirements found" in inside("python", "-m", "pip", "check")
+    assert inside("bash", "-lc", "command -v python") == f"{contract.ENV_PREFIX}/bin/python\n"
     version, programs, place, bytecode = json.loads(inside("python", "-c", LOOK))
     assert version == "1.17.0"
     assert programs

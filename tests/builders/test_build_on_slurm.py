@@ -9,13 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from hpcbinder import elsewhere
 from hpcbinder.errors import BuildError, FetchError
@@ -123,14 +122,6 @@ def test_a_build_that_is_given_up_leaves_no_job(near: Line, source: str, number:
         process.kill()
         process.wait()
         subprocess.run(["scancel", done.stdout.strip()], env=near.environment, check=True)
-
-
-def eventually(what: Callable[[], bool]) -> bool:
-    for _ in range(600):
-        if what():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @pytest.mark.parametrize(

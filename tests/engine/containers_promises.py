@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tarfile
 import textwrap
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from waiting import eventually
 
 from hpcbinder.engine import BuildahEngine, Foreign, PodmanEngine, ensure_tools_image, tools_tag
 from hpcbinder.engine.containers import ContainersEngine
@@ -52,6 +52,15 @@ def context(dockerfile: str, files: dict[str, str] | None = None) -> Context:
                 tar.addfile(member, io.BytesIO(text.encode()))
 
     return write
+
+
+def devices(text: str) -> set[str]:
+    """Of a network, as proc_pid_net(5) tells them."""
+    return {line.split(":")[0].strip() for line in text.splitlines()[2:]}
+
+
+DEVICES = devices(Path("/proc/self/net/dev").read_text())
+"""Of this machine's."""
 
 
 def anew() -> str:
@@ -191,6 +200,14 @@ def test_a_context_that_cannot_be_written(engine: ContainersEngine, tag: str) ->
 
     with pytest.raises(FetchError, match="changed under us"):
         engine.build(write, tag=tag)
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_a_step_has_a_network_or_none(engine: ContainersEngine, tag: str, network: bool) -> None:
+    text = f"FROM {BASE}\nRUN {anew()} cat /proc/self/net/dev > /srv/devices\n"
+    seen = top_layer(engine.build(context(text), tag=tag, network=network))["srv/devices"]
+    assert seen is not None
+    assert devices(seen.decode()) == (DEVICES if network else {"lo"})
 
 
 def test_the_persons_proxies_do_not_reach_a_step(engine: ContainersEngine, tag: str) -> None:
@@ -404,13 +421,4 @@ def running(argument: str) -> bool:
             continue
         if argument.encode() in argv:
             return True
-    return False
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
     return False

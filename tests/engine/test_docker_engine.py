@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tarfile
 import textwrap
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from waiting import eventually
 
 import memory
 from hpcbinder.bases import BaseImage
@@ -102,6 +102,14 @@ def test_a_failing_step(engine: DockerEngine, base: BaseImage, tag: str) -> None
         engine.build(context(text, files), tag=tag, titles={"steps/00": "apt/packages"})
     assert str(caught.value) == ("step apt/packages failed with exit status 100: E: Unable to locate package nonesuch")
     assert engine.image(tag) is None
+
+
+def test_a_step_without_a_network(engine: DockerEngine, base: BaseImage, tag: str) -> None:
+    lines: list[str] = []
+    text = f"FROM {base.tag}\nRUN {anew()} grep -c : /proc/self/net/dev; ls /etc/hostname\n"
+    engine.build(context(text), tag=tag, log=lines.append, network=False)
+    said = [line.rpartition("| ")[2].strip() for line in lines]
+    assert "1" in said and "/etc/hostname" in said
 
 
 def test_a_base_that_is_not_there_is_not_looked_for_far_away(engine: DockerEngine, tag: str) -> None:
@@ -228,15 +236,6 @@ def running(program: str, argument: str) -> bool:
             continue
         if argv[0].endswith(program.encode()) and argument.encode() in argv:
             return True
-    return False
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
     return False
 
 

@@ -7,13 +7,13 @@ import contextlib
 import json
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from hpcbinder.errors import RunError, UsageError
 from hpcbinder.jupyterhub.openssh import Login, OpenSSH
@@ -56,31 +56,24 @@ def start(login: Login, *command: str) -> dict[str, Any]:
     return server
 
 
-def eventually(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def test_a_server_outlives_the_connection_and_ends_when_told(login: Login, user: User, sshd: Sshd) -> None:
     told = user.home / "told"
     script = f'cat "$1" > {told}; echo ":$HOME:$(umask):$SSH_CONNECTION" >> {told}; sleep 1000 & exec sleep 1000'
     server = start(login, "/bin/sh", "-c", script, "sh", "{folder}/a/b.txt")
-    eventually(lambda: told.exists() and told.read_text() == f"{SECRET}:{user.home}:0022:\n")
+    assert eventually(lambda: told.exists() and told.read_text() == f"{SECRET}:{user.home}:0022:\n")
     assert ask(login, {"do": "look", "server": server}) == {"running": True}
     stopped = ask(login, {"do": "stop", "server": server, "patience": 10})
     assert (stopped["running"], stopped["code"]) == (False, -15)
     assert ask(login, {"do": "look", "server": server})["running"] is False
-    eventually(lambda: not user.processes())
+    assert eventually(lambda: not user.processes())
 
 
 def test_a_server_that_ends_leaves_its_code_and_its_last_words_and_no_files(login: Login, user: User) -> None:
     server = start(login, "/bin/sh", "-c", "echo no such image; exit 7")
     found: dict[str, Any] = {}
-    eventually(lambda: found.update(ask(login, {"do": "look", "server": server})) or not found["running"])
+    assert eventually(lambda: found.update(ask(login, {"do": "look", "server": server})) or not found["running"])
     assert found == {"running": False, "code": 7, "said": "no such image\n"}
-    eventually(lambda: not Path(server["folder"], "files").exists())
+    assert eventually(lambda: not Path(server["folder"], "files").exists())
 
 
 def test_one_that_does_not_heed_is_killed(login: Login, user: User) -> None:
@@ -90,9 +83,9 @@ def test_one_that_does_not_heed_is_killed(login: Login, user: User) -> None:
         "-c",
         "trap '' TERM; touch ~/deaf; while :; do sleep 0.1; done",
     )
-    eventually((user.home / "deaf").exists)
+    assert eventually((user.home / "deaf").exists)
     assert ask(login, {"do": "stop", "server": server, "patience": 0.2})["running"] is False
-    eventually(lambda: not user.processes())
+    assert eventually(lambda: not user.processes())
 
 
 def test_another_process_of_that_number_is_not_the_server(login: Login, user: User) -> None:
@@ -111,10 +104,26 @@ def test_no_secret_is_in_an_argument_or_in_a_file_of_others(login: Login, user: 
     assert SECRET not in " ".join(OpenSSH().argv(login))
     start(login, "/bin/sh", "-c", "cat $0; exec sleep 1000", "{folder}/a/b.txt")
     place = user.home / ".local/state/hpcbinder/servers"
-    eventually(lambda: any(SECRET in log.read_text() for log in place.glob("*/log")))
+    assert eventually(lambda: any(SECRET in log.read_text() for log in place.glob("*/log")))
     assert not any(SECRET in line for line in user.processes().values())
     for path in (*place.iterdir(), *place.glob("*/*")):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_no_server_is_started_where_others_could_put_something_in_its_place(login: Login, user: User) -> None:
+    """By path, and later, the launcher is opened."""
+    (user.home / ".local").mkdir()
+    user.own(user.home / ".local")
+    (user.home / ".local").chmod(0o777)
+    mode = user.home.stat().st_mode
+    user.home.chmod(0o755)  # one that nobody else enters keeps them from it as well
+    try:
+        why = rf"no place for a server: others can write to {user.home}/.local \(chmod go-w\)"
+        with pytest.raises(RunError, match=why):
+            start(login, "/bin/sleep", "1000")
+    finally:
+        user.home.chmod(mode)
+    assert list((user.home / ".local").iterdir()) == []
 
 
 def test_what_a_shell_prints_is_no_answer(login: Login, user: User) -> None:

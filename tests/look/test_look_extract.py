@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from descriptors import descriptors
 from look_support import Item, folder, quiet, squashfs
 
 from hpcbinder.errors import ConvertError, UsageError
@@ -42,10 +43,6 @@ def take(image: Path, path: str, destination: Path, **how: bool) -> tuple[Path, 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def descriptors() -> set[str]:
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 @pytest.fixture(scope="module")

@@ -223,6 +223,37 @@ def test_start_of_another_image_runs(image: Path) -> None:
     assert enter(image, "sh", "-c", inner, **environment).stdout == "started\nstarted\ndone\n"
 
 
+# Login shells.
+
+
+LOGGED_IN = 'PATH=/usr/local/bin:/usr/bin::/bin:/usr/games:"/opt/b*"; export PATH; . "$0"; echo "$PATH"; env'
+
+
+def logged_in(shell: list[str], **environment: str) -> str:
+    """PATH after a profile like Debian's, in a shell that began with this environment; nothing else is new."""
+    program = [shutil.which(shell[0]) or "", *shell[1:]]
+    done = subprocess.run(
+        [*program, "-euc", LOGGED_IN, SERVER / "login.sh"], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    path, _, seen = done.stdout.partition("\n")
+    assert "hpcb" not in seen
+    assert f"PATH={path}" in seen.splitlines()
+    return path
+
+
+def test_a_login_shell_has_its_path_back_in_front(shell: list[str]) -> None:
+    # As it was, with its spaces and what it has twice; of the profile's, what it lacks.
+    before = '/my "own"/$(bin):/opt/env/bin:/usr/bin:/opt/env/bin:/opt/bin:'
+    path = logged_in(shell, AAA="\nPATH=/evil", PATH=before, PATH_TOO="/evil", ZZZ="\nPATH=/evil")
+    assert path == f"{before}:/usr/local/bin:/bin:/usr/games:/opt/b*"
+    assert logged_in(shell, PATH=path) == path
+
+
+def test_one_that_had_none_has_the_profile_s(shell: list[str]) -> None:
+    assert logged_in(shell, AAA="\nPATH=/evil") == "/usr/local/bin:/usr/bin::/bin:/usr/games:/opt/b*"
+
+
 # The step.
 
 
@@ -251,7 +282,7 @@ def test_the_lock_is_hashed_and_knows_only_pypi() -> None:
     assert "--find-links" not in lock
 
 
-@pytest.mark.parametrize("name", ["install.sh", "profile.sh", "entrypoint", "update-lock.sh"])
+@pytest.mark.parametrize("name", ["install.sh", "profile.sh", "login.sh", "entrypoint", "update-lock.sh"])
 def test_scripts_are_posix_shell(name: str) -> None:
     subprocess.run(["dash", "-n", SERVER / name], check=True)
     subprocess.run(["bash", "--posix", "-n", SERVER / name], check=True)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from descriptors import none_left
 from hypothesis import given
 from hypothesis import strategies as st
 from stored_image import put
@@ -144,6 +145,11 @@ def test_nothing_but_a_file_of_the_stores_own_is_read(catalog: Catalog, tmp_path
     with pytest.raises(CatalogError):
         published_of(catalog.path, ID)
     path.unlink()
+    path.mkdir()
+    # A hub looks again and again.
+    with none_left(), pytest.raises(CatalogError):
+        published_of(catalog.path, ID)
+    path.rmdir()
     (tmp_path / "other").write_bytes(b'{"title": "x"}')
     path.symlink_to(tmp_path / "other")
     with pytest.raises(CatalogError):

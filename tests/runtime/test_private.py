@@ -189,6 +189,27 @@ def test_whom_a_user_namespace_does_not_know_is_not_root_there(shared: Path) -> 
     assert done.stdout == "/tmp belongs to somebody else\n"
 
 
+@needs_root
+@pytest.mark.parametrize("inside", [False, True], ids=["outside", "in a user namespace"])
+def test_a_group_that_a_user_namespace_does_not_know_is_none_of_the_person_s(shared: Path, inside: bool) -> None:
+    """The person's own groups have that one number there, and so have all others (user_namespaces(7))."""
+    way = folder(shared / "way", 0o775)
+    mine = folder(way / "mine", 0o700)
+    for path, gid in ((shared, NOBODY - 1), (way, NOBODY - 2), (mine, NOBODY - 1)):
+        os.chown(path, NOBODY - 1, gid)
+    way.chmod(0o775)
+    # In a root of its own: what is above belongs to whom a namespace does not know, either.
+    script = f"import os, sys; sys.path.insert(0, {str(Path(private.__file__).parent)!r})\nimport private\n"
+    script += f"os.chroot({str(shared)!r})\n" if inside else ""
+    script += f"try: print('held', private.held({'/way/mine' if inside else str(mine)!r}, groups=True))\n"
+    script += "except private.OpenToOthersError as error: print(error)"
+    namespace = ["unshare", "--user", "--map-current-user", "--keep-caps"] if inside else []
+    who = {"user": NOBODY - 1, "group": NOBODY - 1, "extra_groups": [NOBODY - 2]}
+    command = [*namespace, sys.executable, "-I", "-S", "-c", script]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd="/", check=True, **who)  # type: ignore[call-overload]
+    assert done.stdout.startswith("others can write to /way (chmod go-w)" if inside else "held ")
+
+
 @pytest.mark.parametrize("path", ["/", "/usr", "/usr/bin"])
 def test_a_system_s_own_folders_are_fine(path: str) -> None:
     assert others_at(path) == ""

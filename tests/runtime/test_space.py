@@ -10,12 +10,11 @@ import signal
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from hpcbinder.runtime.launch.space import Prepared, Space, lab_path, prepare, read_space
 from hpcbinder.runtime.launch.space.templates import expand, variables
@@ -288,14 +287,6 @@ def test_a_launch_that_is_killed_leaves_nothing_half(person: Person) -> None:
     assert not (Path(prepared.folder) / "half").exists()
     assert person.left() == []
     assert "sleep\0" + "98765" not in running()
-
-
-def eventually(what: Callable[[], bool]) -> bool:
-    for _ in range(600):
-        if what():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def running() -> str:

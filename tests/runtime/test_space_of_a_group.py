@@ -64,6 +64,7 @@ class Group:
     def __init__(self, place: Path, *, owner: int, mode: int = 0o2770) -> None:
         self.place = place
         self.home = place / "home"
+        self.environ: dict[str, str] = {}
         self.home.mkdir()
         os.chown(self.home, ALICE, ALICE)
         self.folder = place / "chem"
@@ -115,6 +116,7 @@ class Group:
 
     def _kept(self, who: int, umask: int) -> dict[str, Any]:
         environ = {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "PYTHONPATH": str(Path(__file__).parents[2])}
+        environ |= self.environ
         own = {"user": who, "group": who, "extra_groups": [CHEM], "umask": umask}
         return {"text": True, "cwd": "/", "env": environ, **own}
 
@@ -330,6 +332,13 @@ def test_another_folder_of_the_person_s_own_is_not_taken_for_the_root(group: Gro
     group.folder.chmod(0o3770)
     group.launched()
     assert not note.exists()
+
+
+def test_that_is_noted_where_no_colleague_can_change_it(group: Group) -> None:
+    group.environ["XDG_STATE_HOME"] = str(group.folder / "state")
+    group.launched()
+    assert len(list((group.home / ".local/state/hpcbinder/spaces").iterdir())) == 1
+    assert not (group.folder / "state").exists()
 
 
 @pytest.mark.parametrize("whose", [BOB, ALICE], ids=["a colleague's", "the person's own"])

@@ -9,10 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from waiting import eventually
 
 from hpcbinder.catalog import Catalog
 from hpcbinder.model import Entry
@@ -56,14 +56,6 @@ class Person:
 def person(user: User, slurm: Slurm, apptainer: Apptainer, small_image: Entry) -> Iterator[Person]:
     user.knows(slurm.hosts)
     yield Person(user, slurm, apptainer, small_image)
-
-
-def eventually(what: Callable[[], bool]) -> bool:
-    for _ in range(600):
-        if what():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_a_command_runs_in_the_image_on_a_node(person: Person) -> None:

@@ -171,6 +171,10 @@ def test_what_would_hang_or_loop_does_not(repository: Repository, take: Take) ->
     (git / "refs/heads/a").write_text("ref: refs/heads/b\n")
     (git / "refs/heads/b").write_text("ref: refs/heads/a\n")
     assert take(repository.path).commit is None
+    # A branch without a commit, of which others are named.
+    (git / "refs/heads/c").mkdir()
+    (git / "HEAD").write_text("ref: refs/heads/c\n")
+    assert take(repository.path).commit is None
     shutil.rmtree(git)
     git.write_text("gitdir: /dev/zero\n")
     assert take(repository.path).commit is None

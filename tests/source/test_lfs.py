@@ -307,6 +307,15 @@ def test_what_is_no_pointer_stays_as_it_is(repository: Repository, server: Serve
     assert not any("lfs" in line for line in server.asked)
 
 
+def test_a_folder_has_no_attributes(repository: Repository, server: Server, get: Get) -> None:
+    """A submodule's, which may have any name."""
+    commit = repository.commit(a="1")
+    repository.git("update-index", "--add", "--cacheinfo", f"160000,{commit},lib/.gitattributes")
+    repository.git("commit", "--quiet", "--message", "a submodule that nothing is said of")
+    checkout = get(f"{server.url}/waves.git", source=SourceConfig(submodules=False))
+    assert (checkout.root / "lib/.gitattributes").is_dir()
+
+
 def test_a_link_is_not_a_pointer(repository: Repository, server: Server, get: Get, tmp_path: Path) -> None:
     outside = tmp_path / "outside.bin"
     outside.write_text(pointer(LARGE))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -42,11 +41,3 @@ class Inside:
 def inside(user: User, slurm: Slurm, apptainer: Apptainer, small_image: Entry) -> Iterator[Inside]:
     user.knows(slurm.hosts)
     yield Inside(user, slurm, apptainer, small_image)
-
-
-def eventually(what: Callable[[], bool]) -> bool:
-    for _ in range(600):
-        if what():
-            return True
-        time.sleep(0.1)
-    return False

@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from on_the_login_node import Inside, eventually
+from on_the_login_node import Inside
+from waiting import eventually
 
 from hpcbinder.runtime.launch.values import LaunchError
 from hpcbinder.runtime.launch.workers.bound import _WRAPPER, _Configuration, _said, client

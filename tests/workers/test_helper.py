@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import pytest
 
 from hpcbinder.config import SlurmConfig
 from hpcbinder.runtime.launch.values import Helper
-from hpcbinder.runtime.launch.workers import Running, offered
+from hpcbinder.runtime.launch.workers import Running, offered, shown
 from rig import User
 
 STAND_IN = """#!/bin/sh
 echo "${0##*/}" "$@" >>%s
+pwd >>%s
 case ${0##*/} in
 sbatch) echo 4711 ;;
 squeue) echo '4711|PENDING||Resources'; exit 3 ;;
@@ -57,18 +59,19 @@ except OSError as error:
 class Outside:
     """A helper, and what the commands were that it called."""
 
-    def __init__(self, folder: Path, inside: str = "commands") -> None:
-        self.called = folder / "called"
+    def __init__(self, folder: Path, inside: str = "commands", /, *, environ: Any = (), **more: Any) -> None:
+        self.called, self.where = folder / "called", folder / "where"
         programs = folder / "bin"
         programs.mkdir()
         for name in ("sbatch", "scancel", "scontrol", "squeue", "srun"):
-            (programs / name).write_text(STAND_IN % self.called)
+            (programs / name).write_text(STAND_IN % (self.called, self.where))
             (programs / name).chmod(0o755)
-        environ = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder), "SLURM_JOB_ID": "1", "TMPDIR": ""}
-        environ["JUPYTERHUB_API_TOKEN"] = environ["JPY_API_TOKEN"] = "secret"
+        own = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder), "SLURM_JOB_ID": "1", "TMPDIR": ""}
+        own["JUPYTERHUB_API_TOKEN"] = own["JPY_API_TOKEN"] = "secret"
+        own |= environ
         reach = {"inside": inside, "asked": {"partition": "site"}}
-        description = {"slurm": reach, "image": {"env": {}}, "environment": []}
-        helper = offered(description, environ, str(folder))
+        description = {"slurm": reach, "image": {"env": {}}, "environment": [], **more}
+        helper = offered(description, own, str(folder))
         assert helper is not None
         self.helper: Helper = helper
         self.socket = f"{helper.folder}/socket"
@@ -106,10 +109,84 @@ def test_workers_are_submitted_seen_and_cancelled(outside: Outside) -> None:
     assert "secret" not in call and "PRIVATE" not in call and "c2Vj" not in call
     shared = Path(outside.helper.shared)
     (told,) = (path for path in shared.iterdir() if path.suffix == "" and path.is_file())
-    assert (shared.stat().st_mode & 0o777, told.stat().st_mode & 0o777) == (0o700, 0o600)
+    assert [path.stat().st_mode & 0o777 for path in (shared.parent, shared, told)] == [0o700, 0o700, 0o600]
     assert json.loads(told.read_text())["secrets"]["DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY"] == PEM
     assert outside.ask({"do": "cancel", "jobs": ["4711"]}) == {}
     assert outside.calls()[1] == "scancel --quiet 4711"
+
+
+@pytest.mark.parametrize("space", [False, True])
+def test_jobs_of_a_space_start_in_no_folder_of_the_person_s(open_tmp_path: Path, space: bool) -> None:
+    """A job starts by path where sbatch was, and a colleague's may be there by then (docs/space.md)."""
+    copy = {"folder": {"path": str(open_tmp_path), "inode": open_tmp_path.stat().st_ino, "above": 0}}
+    outside = Outside(open_tmp_path, **(copy if space else {}))
+    running = Running(outside.helper)
+    try:
+        assert outside.ask(DASK) == {"job": "4711"}
+    finally:
+        running.finish()
+    assert {*outside.where.read_text().splitlines()} == {"/" if space else str(open_tmp_path)}
+
+
+GROUP = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to a group")
+
+
+def of_a_group(path: Path) -> Path:
+    """A folder of a group's that the person is not alone in."""
+    path.mkdir(parents=True, exist_ok=True)
+    os.chown(path, 0, GROUP)
+    path.chmod(0o2775)
+    return path
+
+
+@needs_root
+def test_what_starts_workers_lies_where_no_colleague_can_change_it(open_tmp_path: Path) -> None:
+    """And so does what is shown inside, whose programs are on PATH there."""
+    state, temporary = of_a_group(open_tmp_path / "state"), of_a_group(open_tmp_path / "temporary")
+    outside = Outside(open_tmp_path, environ={"XDG_STATE_HOME": str(state), "TMPDIR": str(temporary)})
+    assert Path(outside.helper.folder).parent == Path("/tmp")
+    assert Path(outside.helper.shared).parent == open_tmp_path / ".local/state/hpcbinder/workers"
+    running = Running(outside.helper)
+    try:
+        assert outside.ask(DASK) == {"job": "4711"}
+        assert Path(outside.helper.shared, "launch.py").is_file()
+    finally:
+        running.finish()
+    assert [*state.iterdir(), *temporary.iterdir()] == []
+    # One of their own, although in the group's, is taken.
+    (state / "alice").mkdir(0o700)
+    state.chmod(0o755)
+    other = Outside(of_a_home(open_tmp_path), environ={"XDG_STATE_HOME": str(state / "alice")})
+    assert Path(other.helper.shared).parent == state / "alice/hpcbinder/workers"
+
+
+def of_a_home(folder: Path) -> Path:
+    (folder / "other").mkdir()
+    return folder / "other"
+
+
+@needs_root
+@pytest.mark.parametrize("later", [False, True])
+def test_where_there_is_no_such_place_no_workers_are_started(open_tmp_path: Path, later: bool) -> None:
+    if not later:
+        of_a_group(open_tmp_path / ".local")
+    outside = Outside(open_tmp_path)
+    why = f"others can write to {open_tmp_path}/.local (chmod go-w)"
+    assert outside.helper.notes == (() if later else (f"no workers can be started: {why}",))
+    assert (shown(outside.helper, ("true",))[0][4] == "") is not later
+    running = Running(outside.helper)
+    of_a_group(open_tmp_path / ".local")
+    try:
+        refused = "there is no place for what starts them that stays yours" if not later else why
+        assert outside.ask(DASK) == {"refused": f"no workers are started: {refused}"}
+        assert outside.calls() == []
+        request = {"do": "command", "argv": ["squeue"], "cwd": "/"}
+        with Path(os.devnull).open("r+b") as null:
+            assert outside.ask(request, (null.fileno(),) * 3) == {"code": 3}
+    finally:
+        running.finish()
+    assert list((open_tmp_path / ".local").iterdir()) == []
 
 
 def test_what_a_killed_helper_left_goes_after_a_while(outside: Outside) -> None:
@@ -233,6 +310,29 @@ def test_a_client_that_cannot_be_shown_says_why_and_workers_are_started(open_tmp
         assert outside.ask(DASK) == {"job": "4711"}
     finally:
         running.finish()
+
+
+def test_where_no_thread_can_be_started_the_next_one_is_answered(
+    open_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also its jobs are ended as ever (pthread_create(3), EAGAIN; made up)."""
+    starts, start = iter([RuntimeError("can't start new thread")]), threading.Thread.start
+
+    def once(thread: threading.Thread) -> None:
+        for error in starts:
+            raise error
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", once)
+    outside = Outside(open_tmp_path)
+    running = Running(outside.helper)
+    try:
+        with pytest.raises((ConnectionError, json.JSONDecodeError)):
+            outside.ask(DASK)
+        assert outside.ask(DASK) == {"job": "4711"}
+    finally:
+        running.finish()
+    assert outside.calls()[-1].startswith("scancel --quiet --name=hpcbinder-workers-")
 
 
 def test_there_is_none_where_nobody_wants_it(tmp_path: Path) -> None:

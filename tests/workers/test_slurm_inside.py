@@ -6,7 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from on_the_login_node import Inside, eventually
+from on_the_login_node import Inside
+from waiting import eventually
 
 LOOK = """
 command -v squeue

@@ -8,12 +8,12 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from hpcbinder.config import Config, RuntimeConfig, SlurmConfig
 from hpcbinder.model import Entry
@@ -52,14 +52,6 @@ def live(
 
     yield lead
     shutil.rmtree(prefix)
-
-
-def eventually(what: Callable[[], bool]) -> bool:
-    for _ in range(600):
-        if what():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_workers_in_the_same_image_on_both_nodes(live: Callable[..., dict[str, Any]], user: User) -> None:

@@ -21,9 +21,11 @@ install -D -m 644 "$files/overrides.json" /opt/jupyter/share/jupyter/lab/setting
 
 install -D -m 755 "$files/entrypoint" /opt/hpcbinder/bin/entrypoint
 install -D -m 644 "$files/profile.sh" /opt/hpcbinder/profile.sh
+install -D -m 644 "$files/login.sh" /etc/profile.d/zz-hpcbinder.sh
 install -d -m 755 /opt/hpcbinder/packages
 "$python" -I "$files/list_packages.py" "$site" >/opt/hpcbinder/packages/server.json
 
 chmod -R a+rX,go-w /opt/jupyter /opt/hpcbinder
 # The same bytes whenever and wherever this ran: every file of the layer has one time.
-find /opt -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+find /opt /etc/profile.d/zz-hpcbinder.sh -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+touch --date="@$SOURCE_DATE_EPOCH" /etc /etc/profile.d

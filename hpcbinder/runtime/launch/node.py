@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from .network import address
+from .pipes import pipes
 from .supervise import supervise
 from .values import Command, LaunchError
 
@@ -49,7 +50,10 @@ def serve(folder: Path, prepare: Prepare) -> int:
         The last kernel's exit code.
     """
     commands, answers = _own_streams()
-    place = tempfile.mkdtemp(prefix="hpcbinder-kernel-")
+    from .space import stays  # other kernels need not wait for it to be imported
+
+    temporary = tempfile.gettempdir()
+    place = tempfile.mkdtemp(prefix="hpcbinder-kernel-", dir=temporary if stays(temporary) else "/tmp")
     try:
         node = _Node(folder, place, prepare, answers)
         try:
@@ -133,20 +137,20 @@ class _Node:
             json.dump({**connection, **self._where, "transport": "tcp"}, file)
         description = json.loads((self._folder / "launch.json").read_text(encoding="utf-8"))
         command = self._prepare(description, self._connection)
-        read_end, self._control = os.pipe()
-        over, alive = os.pipe()
-        self._kernel = os.fork()
-        if self._kernel == 0:
+        with pipes(2) as (read_end, control, over, alive):
+            kernel = os.fork()
+        if kernel == 0:
             code = 70
             try:
-                os.close(self._control)
+                os.close(control)
                 os.close(over)
-                # Held open by this process alone, which has it closed on exec: it ends with it.
+                # `alive` is held open by this process alone, which has it closed on exec: it ends with it.
                 code = supervise(command, control=read_end)
             finally:
                 os._exit(code)
         os.close(read_end)
         os.close(alive)
+        self._kernel, self._control = kernel, control
         self._alive = os.fdopen(over, "rb")
         self._say({"started": self._where})
 

@@ -16,12 +16,14 @@ from __future__ import annotations
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from .processes import become_subreaper, descendants, end_all, reap, send
@@ -77,11 +79,17 @@ def _helping(command: Command) -> Callable[[], None]:
         return lambda: None
     from .workers import Running
 
+    folder = command.helper.folder
     try:
         return Running(command.helper).finish
     except (OSError, ValueError) as error:
         print(f"hpcbinder: no way to the batch system from inside: {error}", file=sys.stderr, flush=True)
+    try:
+        # The runtime is told to show it all the same.
+        Path(folder).mkdir(0o700)
+    except OSError:
         return lambda: None
+    return lambda: shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Signals:

@@ -129,7 +129,7 @@ class Helper:
 
     Attributes:
         folder: Made for it, shown inside, and removed with it: its socket, and what is found there inside.
-        shared: Made when the first job wants it, where all nodes see it.
+        shared: Made when the first job wants it, where all nodes see it; "" where others could change it.
         commands: Slurm's own commands are answered, too, not only requests for workers.
         client: What stands in for these inside, if the helper does not; None if nothing does.
         environ: Of Slurm's commands.

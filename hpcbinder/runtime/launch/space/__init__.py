@@ -20,6 +20,19 @@ from __future__ import annotations
 from .place import in_folder
 from .preparing import prepare
 from .private import OpenToOthersError, held
+from .state import make_state_folder, state_folder, stays
 from .wanted import Prepared, Space, lab_path, read_space
 
-__all__ = ["OpenToOthersError", "Prepared", "Space", "held", "in_folder", "lab_path", "prepare", "read_space"]
+__all__ = [
+    "OpenToOthersError",
+    "Prepared",
+    "Space",
+    "held",
+    "in_folder",
+    "lab_path",
+    "make_state_folder",
+    "prepare",
+    "read_space",
+    "state_folder",
+    "stays",
+]

@@ -1,7 +1,7 @@
 """Which folder a space's root was: a note in the person's home of its number, for roots that others may move."""
 
 # Paths are text here, as in `preparing`.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH117, PTH118, PTH120, PTH123, PTH208
+# ruff: noqa: PTH105, PTH108, PTH118, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 from ..values import LaunchError
 from .place import Place
+from .private import OpenToOthersError
+from .state import make_state_folder, state_folder
 
 
 def as_before(root: Place, environ: Mapping[str, str]) -> None:
@@ -19,7 +21,7 @@ def as_before(root: Place, environ: Mapping[str, str]) -> None:
 
     In a group's folder a colleague can put another folder of the person's own there: an unpacked repository of a
     stranger's, say, with copies and what is known of them prepared in it. Its owner is the right one. The first
-    launch takes what there is, and so does one in a home that cannot be written to.
+    launch takes what there is, and so does one with a home that cannot be written to, or where others can.
 
     Args:
         root: Held.
@@ -30,11 +32,12 @@ def as_before(root: Place, environ: Mapping[str, str]) -> None:
     """
     if not root.above:
         return
-    state = environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):
-        state = os.path.join(environ["HOME"], ".local/state")
+    try:
+        folder = state_folder(environ, "spaces")
+    except OpenToOthersError:
+        return  # a note there would be theirs as much as the root is
     name = hashlib.sha256(root.path.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    file = os.path.join(state, "hpcbinder/spaces", name)
+    file = os.path.join(folder, name)
     known = _read(file)
     # One that was made just now has nothing prepared in it.
     if known is None or (known != root.inode and not os.listdir(root.at)):
@@ -57,9 +60,9 @@ def _read(file: str) -> int | None:
 def _write(file: str, number: int) -> None:
     folder = os.path.dirname(file)
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        make_state_folder(folder)
         descriptor, partial = tempfile.mkstemp(dir=folder)
-    except OSError:
+    except (OpenToOthersError, OSError):
         return
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as opened:

@@ -40,8 +40,10 @@ from typing import Any
 
 from ..environment import allowed, for_nodes
 from ..network import address
+from ..pipes import pipes
+from ..space import OpenToOthersError, state_folder, stays
 from ..values import Client, Helper, LaunchError
-from .jobs import WorkerJobs, start_words
+from .jobs import WorkerJobs, controller, start_words
 from .kinds import asked_for, worker
 
 COMMANDS = (
@@ -59,15 +61,18 @@ _AT_ONCE = 32
 _SOCKET = 100
 """Bytes of a socket's path that every system takes (unix(7): 108)."""
 
-# $0: the socket, $1: what Python dask-jobqueue puts into its job scripts, "" where no commands are let in.
+# $0: the socket, $1: what Python dask-jobqueue puts into its job scripts, "" for none.
 _ENTER = """
 HPCBINDER_HELPER=$0
 PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}${0%/*}/python"
 export HPCBINDER_HELPER PYTHONPATH
-if [ -n "$1" ]; then
+if [ -d "${0%/*}/bin" ]; then
     PATH="${0%/*}/bin:$PATH"
+    export PATH
+fi
+if [ -n "$1" ]; then
     DASK_JOBQUEUE__SLURM__PYTHON=${DASK_JOBQUEUE__SLURM__PYTHON:-$1}
-    export PATH DASK_JOBQUEUE__SLURM__PYTHON
+    export DASK_JOBQUEUE__SLURM__PYTHON
 fi
 shift
 exec "$@"
@@ -93,16 +98,17 @@ def offered(
     if shutil.which("sbatch", path=environ.get("PATH", os.defpath)) is None:
         return None
     temporary, token = environ.get("TMPDIR", ""), secrets.token_hex(8)
-    if not os.path.isdir(temporary) or len(os.fsencode(temporary)) > _SOCKET - 40:
+    if not os.path.isdir(temporary) or len(os.fsencode(temporary)) > _SOCKET - 40 or not stays(temporary):
         temporary = "/tmp"
-    state = environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):
-        state = os.path.join(environ["HOME"], ".local/state")
     folder = os.path.join(temporary, f"hpcbinder-{token}")
     client, notes = _bound(folder, description, environ, runtime) if inside == "bound" else (None, ())
+    try:
+        shared = os.path.join(state_folder(environ, "workers"), token)
+    except OpenToOthersError as error:
+        shared, notes = "", (*notes, f"no workers can be started: {error}")
     return Helper(
         folder=folder,
-        shared=os.path.join(state, "hpcbinder/workers", token),
+        shared=shared,
         commands=inside == "commands",
         client=client,
         environ=for_nodes(environ),
@@ -134,7 +140,7 @@ FILE = "hpcbinder_helper"
 
 def shown(helper: Helper, argv: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
     """The command that finds the helper inside, and the file it needs for that."""
-    found = helper.commands or helper.client is not None
+    found = helper.shared and (helper.commands or helper.client is not None)
     python = shlex.join([*start_words(helper), "--in-image", "python"]) if found else ""
     return ("/bin/sh", "-c", _ENTER, f"{{{FILE}}}", python, *argv), {FILE: os.path.join(helper.folder, "socket")}
 
@@ -146,23 +152,27 @@ class Running:
         """Start it; it listens when this returns.
 
         Raises:
-            OSError: There is no room for its folder.
+            OSError: There is no room for its folder, or for one more process.
         """
-        _furnish(helper)
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(os.path.join(helper.folder, "socket"))
-        listener.listen(_AT_ONCE)
-        leash, self._leash = os.pipe()
-        self._over, alive = os.pipe()
-        if os.fork() == 0:
-            try:
-                _only({listener.fileno(), leash, alive})
-                _Helper(helper, listener, leash).serve()
-            finally:
-                os._exit(0)
+        os.mkdir(helper.folder, 0o700)
+        try:
+            _furnish(helper)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(os.path.join(helper.folder, "socket"))
+                listener.listen(_AT_ONCE)
+                with pipes(2) as (leash, self._leash, self._over, alive):
+                    child = os.fork()
+                if child == 0:
+                    try:
+                        _only({listener.fileno(), leash, alive})
+                        _Helper(helper, listener, leash).serve()
+                    finally:
+                        os._exit(0)
+        except BaseException:
+            shutil.rmtree(helper.folder, ignore_errors=True)
+            raise
         for descriptor in (leash, alive):
             os.close(descriptor)
-        listener.close()
 
     def finish(self) -> None:
         """Have it end its jobs and itself, and wait for that."""
@@ -176,8 +186,7 @@ class Running:
 
 
 def _furnish(helper: Helper) -> None:
-    """Make the folder that is shown inside."""
-    os.mkdir(helper.folder, 0o700)
+    """Fill the folder that is shown inside."""
     python = os.path.join(helper.folder, "python")
     os.mkdir(python)
     module = os.path.join(os.path.dirname(__file__), "hpcbinder_workers.py")
@@ -233,26 +242,39 @@ class _Helper:
         waiting = select.poll()
         for descriptor in (self._listener.fileno(), self._leash, told):
             waiting.register(descriptor, select.POLLIN)
-        while True:
-            ready = dict(waiting.poll())
-            if self._leash in ready or told in ready:
-                break
+        try:
+            while True:
+                ready = dict(waiting.poll())
+                if self._leash in ready or told in ready:
+                    break
+                self._let_in()
+        finally:
+            self._listener.close()
+            shutil.rmtree(self._helper.folder, ignore_errors=True)
+            for process in list(self._commands):
+                process.terminate()
+            self._jobs.end()
+
+    def _let_in(self) -> None:
+        try:
             connection, _ = self._listener.accept()
-            if self._room.acquire(blocking=False):
-                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-            else:
-                connection.close()
-        self._listener.close()
-        shutil.rmtree(self._helper.folder, ignore_errors=True)
-        for process in list(self._commands):
-            process.terminate()
-        self._jobs.end()
+        except OSError:  # who asked is gone, or there is no room for one more descriptor
+            time.sleep(0.1)
+            return
+        if not self._room.acquire(blocking=False):
+            connection.close()
+            return
+        try:
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+        except RuntimeError:  # no thread can be started now (pthread_create(3), EAGAIN)
+            self._room.release()
+            connection.close()
 
     def _early_launcher(self) -> None:
         """Scripts of dask-jobqueue name it, and a bound sbatch does not come by here."""
         try:
             self._jobs.launcher()
-        except OSError:
+        except (LaunchError, OSError):
             pass  # who asks for workers is told
 
     def _answer(self, connection: socket.socket) -> None:
@@ -277,7 +299,7 @@ class _Helper:
     def _do(self, request: Mapping[str, Any], descriptors: list[int], connection: socket.socket) -> dict[str, Any]:
         what = request.get("do")
         if what == "hello":
-            return {"address": _reached_at(self._helper)}
+            return {"address": address(controller(self._helper.environ))}
         if what == "start":
             asked = asked_for(request.get("asked", {}), self._helper.asked)
             return {"job": self._jobs.start(worker(str(request.get("kind")), request.get("values")), asked)}
@@ -300,7 +322,7 @@ class _Helper:
         program = shutil.which(argv[0], path=self._helper.environ.get("PATH", os.defpath))
         if program is None:
             raise LaunchError(f"there is no {argv[0]} on this machine")
-        if argv[0] == "sbatch":
+        if argv[0] == "sbatch" and self._helper.shared:
             self._jobs.launcher()  # dask-jobqueue's scripts name it
         # A folder of the image alone is none here.
         there = isinstance(cwd, str) and os.path.isabs(cwd) and "\0" not in cwd and os.path.isdir(cwd)
@@ -361,22 +383,3 @@ def _request(connection: socket.socket, descriptors: list[int]) -> Mapping[str, 
     if not isinstance(request, dict):
         raise LaunchError("not a request")
     return request
-
-
-def _reached_at(helper: Helper) -> str:
-    """Which of this machine's addresses the cluster's controller sees."""
-    program = shutil.which("scontrol", path=helper.environ.get("PATH", os.defpath))
-    towards = ""
-    if program is not None:
-        command = [program, "show", "config"]
-        try:
-            done = subprocess.run(
-                command, env=dict(helper.environ), capture_output=True, text=True, errors="replace", timeout=60
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise LaunchError(f"scontrol: {error}") from error
-        # `SlurmctldHost[0] = NAME(ADDRESS)`, or the name alone.
-        settings = (line.partition("=") for line in done.stdout.splitlines())
-        host = next((value.strip() for name, _, value in settings if name.startswith("SlurmctldHost[0]")), "")
-        towards = host.rpartition("(")[2].rstrip(")")
-    return address(towards)

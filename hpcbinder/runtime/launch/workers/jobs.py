@@ -5,7 +5,7 @@ told lies in a folder of the person's that all nodes see, closed to everybody el
 """
 
 # Paths are text here: they become words of a command line.
-# ruff: noqa: PTH102, PTH103, PTH104, PTH112, PTH118, PTH120, PTH123
+# ruff: noqa: PTH102, PTH104, PTH112, PTH118, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..asked import OF_THE_JOB, job_options
+from ..space import OpenToOthersError, make_state_folder
 from ..values import Helper, LaunchError
 from .kinds import Worker
 
@@ -44,6 +45,28 @@ from hpcbinder_launch.workers.node import main
 
 sys.exit(main(here, sys.argv[1:]))
 '''
+
+
+def controller(environ: Mapping[str, str]) -> str:
+    """Name or address of the cluster's controller, "" where it is not known.
+
+    Raises:
+        LaunchError: It is not told.
+    """
+    program = shutil.which("scontrol", path=environ.get("PATH", os.defpath))
+    if program is None:
+        return ""
+    command = [program, "show", "config"]
+    try:
+        done = subprocess.run(
+            command, env=dict(environ), capture_output=True, text=True, errors="replace", timeout=_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LaunchError(f"scontrol: {error}") from error
+    # `SlurmctldHost[0] = NAME(ADDRESS)`, or the name alone.
+    settings = (line.partition("=") for line in done.stdout.splitlines())
+    host = next((value.strip() for name, _, value in settings if name.startswith("SlurmctldHost[0]")), "")
+    return host.rpartition("(")[2].rstrip(")")
 
 
 def start_words(helper: Helper) -> list[str]:
@@ -70,13 +93,21 @@ class WorkerJobs:
         """See to it that jobs find what they are started by.
 
         Raises:
+            LaunchError: Others could put something in its place.
             OSError: It cannot be written.
         """
         folder = self._helper.shared
+        if not folder:
+            raise LaunchError("no workers are started: there is no place for what starts them that stays yours")
         if os.path.isdir(folder):
             return
-        os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
-        _sweep(os.path.dirname(folder))
+        place = os.path.dirname(folder)
+        try:
+            # By path, and later, Python opens the launcher.
+            make_state_folder(place)
+        except OpenToOthersError as error:
+            raise LaunchError(f"no workers are started: {error}") from None
+        _sweep(place)
         partial = f"{folder}.partial"
         os.mkdir(partial, 0o700)
         package = os.path.join(partial, "hpcbinder_launch")
@@ -95,7 +126,7 @@ class WorkerJobs:
         """Submit a job; returns its number.
 
         Raises:
-            LaunchError: Slurm does not take it.
+            LaunchError: Slurm does not take it, or others could change what starts it.
             OSError: The folder cannot be written.
         """
         with self._lock:
