@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hpcbinder.builders.assembling import only_below, without
+from hpcbinder.builders.in_engine.workshop import write_folders
+from hpcbinder.contract import EPOCH
+from hpcbinder.engine import unpack
 from hpcbinder.errors import BuildError, DetectError
 from hpcbinder.plan import aside
 
@@ -46,7 +52,7 @@ def test_what_was_mounted_is_no_part_of_a_layer(tmp_path: Path) -> None:
     without(tar, "/run/hpcbinder", out)
     out.seek(0)
     with tarfile.open(fileobj=out) as left:
-        assert left.getnames() == ["run", "run/.wh.lock", f"{PARTS}2"]
+        assert left.getnames() == ["run", "run/.wh.lock", f"{PARTS}2", "etc"]
 
 
 def test_only_plain_files_of_the_folder_come_back(tmp_path: Path) -> None:
@@ -110,3 +116,38 @@ def test_its_dockerfile_is_constant_but_for_the_image(tmp_path: Path) -> None:
     assert "tools" not in aside("localhost/x:1", {}).replace("hpcbinder", "")
     with pytest.raises(DetectError):
         aside("x\nRUN y", {})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Not left to pytest, which is not made for depths."""
+    yield tmp_path
+    subprocess.run(["find", tmp_path, "-mindepth", "1", "-delete"], check=True)
+
+
+def test_its_context_is_nobodys_and_of_no_time(folder: Path) -> None:
+    step, source = folder / "step", folder / "source"
+    (step / "source").mkdir(parents=True)
+    (step / "run.sh").write_text("true\n")
+    deep = source / "/".join("d" * 1200)
+    subprocess.run(["mkdir", "-p", deep], check=True)
+    (source / "file").write_text("text")
+    (source / "same").hardlink_to(source / "file")
+    (source / "link").symlink_to("/etc/passwd")
+    os.mkfifo(source / "pipe")
+    first, second = io.BytesIO(), io.BytesIO()
+    write_folders("FROM x\n", {"step": step, "step/source": source}, first)
+    os.utime(source / "file", (1, 1))
+    write_folders("FROM x\n", {"step": step, "step/source": source}, second)
+    assert first.getvalue() == second.getvalue()
+    first.seek(0)
+    with tarfile.open(fileobj=first) as tar:
+        entries = {entry.name: entry for entry in tar}
+        assert (entry := entries["step/source/same"]).isreg() and entry.size == 4
+    assert {(entry.uid, entry.gid, entry.uname, entry.mtime) for entry in entries.values()} == {(0, 0, "", EPOCH)}
+    assert "step/source/pipe" not in entries and entries["step/source/link"].linkname == "/etc/passwd"
+    assert list(entries)[:2] == ["Dockerfile", "step"] and f"step/source/{'/'.join('d' * 1200)}" in entries
+    out = folder / "out"
+    out.mkdir()
+    unpack(lambda file: write_folders("FROM x\n", {"step": step, "step/source": source}, file), out)
+    assert (out / "step" / "source" / "same").read_text() == "text"

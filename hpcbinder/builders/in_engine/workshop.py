@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import secrets
+import stat
 import tarfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +30,8 @@ from hpcbinder.image import DockerArchive
 from hpcbinder.model import BaseRef
 from hpcbinder.plan import aside
 from hpcbinder.progress import Reporter
+
+_KEPT = re.compile(r"[0-9a-f]{64}-")
 
 
 def workshops_here(
@@ -131,8 +136,8 @@ class EngineWorkshop:
         config = replace(self._base.config, env=dict(env))
         identities = self._base.config.diff_ids
         below = [Layer(path, identity) for path, identity in zip(layers, identities, strict=False)]
-        below += [Layer.of_file(path) for path in layers[len(identities) :]]
         try:
+            below += [_layer(path) for path in layers[len(identities) :]]
             image = self._layers.have(config, DockerArchive(self._base.archive), below)
         except OSError as error:
             raise ConvertError(f"a layer cannot be read: {error.strerror}", where=str(error.filename or "")) from error
@@ -149,7 +154,7 @@ class EngineWorkshop:
         tag = f"{NAME}:{secrets.token_hex(16)}"
         try:
             made = self._engine.build(
-                lambda out: _write(text, folders, out),
+                lambda out: write_folders(text, folders, out),
                 tag=tag,
                 log=log,
                 scratch=scratch,
@@ -158,11 +163,21 @@ class EngineWorkshop:
             )
             return self._layers.added(made, image, scratch)
         finally:
-            self._engine.remove(tag)
+            with suppress(BuildError):  # it is old one day (`hpcbinder.gc`)
+                self._engine.remove(tag)
 
 
-def _write(dockerfile: str, folders: Mapping[str, Path], out: BinaryIO) -> None:
-    """Write a context: a Dockerfile, and folders under names of their own."""
+def _layer(path: Path) -> Layer:
+    """A squashed layer; what a store keeps is named by what it is."""
+    return Layer.of_package(path) if _KEPT.match(path.name) else Layer.of_file(path)
+
+
+def write_folders(dockerfile: str, folders: Mapping[str, Path], out: BinaryIO) -> None:
+    """Write a context: a Dockerfile, and folders under names of their own, also inside of one another.
+
+    Raises:
+        OSError: One cannot be read.
+    """
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         text = dockerfile.encode()
         entry = tarfile.TarInfo("Dockerfile")
@@ -170,18 +185,31 @@ def _write(dockerfile: str, folders: Mapping[str, Path], out: BinaryIO) -> None:
         tar.addfile(entry, io.BytesIO(text))
         for name, folder in folders.items():
             # An empty folder may stand for another one.
-            tar.add(folder, name, filter=functools.partial(_plain, taken=folders.keys() - {name}))
+            _add(tar, name, folder, folders.keys() - {name})
 
 
-def _plain(entry: tarfile.TarInfo, taken: Collection[str]) -> tarfile.TarInfo | None:
-    """Nobody's, and of no time; no pipe or device is of any use to a step."""
-    if entry.name in taken or not (entry.isreg() or entry.isdir() or entry.issym()):
-        return None
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    entry.mtime = EPOCH
-    entry.mode = 0o755 if entry.isdir() or entry.mode & 0o111 else 0o644
-    return entry
+def _add(tar: tarfile.TarFile, name: str, folder: Path, taken: Collection[str]) -> None:
+    """Add a folder with all that is in it as nobody's and of no time; no pipe or device is of any use to a step."""
+    left = [(name, folder)]
+    while left:
+        name, path = left.pop()
+        if name in taken:
+            continue
+        entry = tarfile.TarInfo(name)
+        status = path.lstat()
+        entry.mtime = EPOCH
+        entry.mode = 0o755 if stat.S_ISDIR(status.st_mode) or status.st_mode & 0o111 else 0o644
+        if stat.S_ISDIR(status.st_mode):
+            entry.type = tarfile.DIRTYPE
+            tar.addfile(entry)
+            left += [(f"{name}/{below.name}", below) for below in sorted(path.iterdir(), reverse=True)]
+        elif stat.S_ISLNK(status.st_mode):
+            entry.type, entry.linkname = tarfile.SYMTYPE, str(path.readlink())
+            tar.addfile(entry)
+        elif stat.S_ISREG(status.st_mode):
+            entry.size = status.st_size
+            with path.open("rb") as file:
+                tar.addfile(entry, file)
 
 
 def _replaced(tar: Path, write: Callable[[BinaryIO], None]) -> Path:
