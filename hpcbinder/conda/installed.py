@@ -15,7 +15,7 @@ from hpcbinder.conda.record import Installed, record, record_path
 from hpcbinder.model import LockedPackage
 from hpcbinder.wheels import LARGEST, Compiler, PackageTar, Target, padding
 
-FORM = "1"
+FORM = "2"
 """Part of a layer's name: count it up when what a package becomes changes."""
 
 _BYTECODE = re.compile(r"(?P<folder>.+)/__pycache__/(?P<module>[^/.]+)\.cpython-\d+\.pyc")

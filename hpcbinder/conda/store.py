@@ -152,9 +152,7 @@ class CondaStore:
         python = target.interpreter if subdir == "noarch" else ""
         # Its record says where it came from.
         place = [target.prefix, python, package.url, package.size, FORM]
-        options = self._options
-        parameters = f"{options.compressor}{options.effective_level}-{options.block_size}"
-        return f"{_digest(package)}-{fingerprint(place)[:16]}-{parameters}.squashfs"
+        return f"{_digest(package)}-{fingerprint(place)[:16]}-{self._options.key}.squashfs"
 
     def _make(
         self,

@@ -21,7 +21,7 @@ from hpcbinder.image import OciImage, check_digest
 from hpcbinder.progress import Reporter
 from hpcbinder.squashfs import Options, write_layer
 
-_FORM = "4"
+_FORM = "5"
 """Part of every name: count it up when the bytes that a layer becomes change."""
 
 
@@ -44,7 +44,7 @@ class LayerCache:
         self._options = options
         self._jobs = jobs
         self.squashed = 0
-        self._parameters = f"{options.compressor}{options.effective_level}-{options.block_size}-v{_FORM}"
+        self._parameters = f"{options.key}-v{_FORM}"
 
     def path(self, diff_id: str) -> Path:
         """Where a layer is, once it has been squashed."""

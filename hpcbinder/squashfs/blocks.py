@@ -18,15 +18,15 @@ from hpcbinder.errors import ConvertError
 from hpcbinder.squashfs import tree
 from hpcbinder.squashfs.compressors import Buffer, Compressor
 from hpcbinder.squashfs.inodes import MAX_WORDS
-from hpcbinder.squashfs.output import write_at
+from hpcbinder.squashfs.output import PieceWriter
 from hpcbinder.squashfs.tree import Data
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
 _EMPTY = Data()
-_AHEAD = 16 << 20
-"""Bytes of blocks on their way."""
+_AHEAD = 4 << 20
+"""Bytes of blocks on their way: see `stream`."""
 _BATCH = 512 << 10
 """Bytes that a thread packs in one go: to hand a block from thread to thread costs as much as to pack some of it."""
 _CHUNK = 1 << 20
@@ -51,7 +51,7 @@ class _Fragment:
 class DataWriter:
     """Writes the data part of an image; a context manager that ends its threads.
 
-    Memory is bounded by a queue of blocks on their way: 16 MiB, or two batches of 512 KiB for each job if that is more.
+    Memory is bounded by a queue of blocks on their way: 4 MiB, or two batches of 512 KiB for each job if that is more.
 
     Args:
         file: Descriptor of the file, open for reading and writing.
@@ -59,15 +59,25 @@ class DataWriter:
         block_size: Bytes per block.
         compressor: What packs them.
         jobs: Threads that pack.
+        lighter: Packs files of no group; `compressor` if None.
     """
 
-    def __init__(self, file: int, position: int, block_size: int, compressor: Compressor, jobs: int) -> None:
+    def __init__(
+        self,
+        file: int,
+        position: int,
+        block_size: int,
+        compressor: Compressor,
+        jobs: int,
+        lighter: Compressor | None = None,
+    ) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
         self._file = file
-        self._position = position
+        self._out = PieceWriter(file, position)
         self._block_size = block_size
         self._compressor = compressor
+        self._lighter = lighter or compressor
         self._zeros = bytes(block_size)
         self._open: dict[bytes, _Fragment] = {}
         self._tails: dict[bytes, Data] = {}
@@ -79,15 +89,15 @@ class DataWriter:
         # In the order of the output: where blocks belong (a file and the number of its word; None: a fragment), and the
         # packed blocks to come.
         self._places: list[tuple[Data | None, int]] = []
-        self._batch: list[tuple[bytes | memoryview, _Place | None]] = []
+        self._batch: list[tuple[bytes | memoryview, Compressor, _Place | None]] = []
         self._waiting: deque[tuple[list[tuple[Data | None, int]], Future[list[tuple[Buffer, int, int]]]]]
         self._waiting = deque()
         # The file whose blocks were written last, and what its packed blocks add up to.
         self._file_data: Data | None = None
         self._file_sum = 0
         self._files: dict[tuple[int, int], Data] = {}
-        # Files by their size and how they begin: the first one of each.
-        self._begun: dict[tuple[int, int], Data] = {}
+        # Files by their size and how they begin: the first one of each, and what packs it.
+        self._begun: dict[tuple[int, int], tuple[Data, Compressor]] = {}
 
     def add(
         self,
@@ -103,6 +113,7 @@ class DataWriter:
             read: Gives exactly the next n bytes of it.
             pass_hole: Goes over as many whole units of n bytes as are a hole from here on; says how many.
             group: Short files of one group share fragment blocks. Each group that there is keeps one block in memory.
+                Files of none are packed with less effort.
 
         Returns:
             Where it is; complete once `finish` has returned.
@@ -112,7 +123,12 @@ class DataWriter:
         """
         if not size:
             return _EMPTY
-        return self._add_tail(read(size), group) if size < self._block_size else self._add_blocks(size, read, pass_hole)
+        if size < self._block_size:
+            return self._add_tail(read(size), group)
+        return self._add_blocks(size, read, pass_hole, self._packer(group))
+
+    def _packer(self, group: bytes) -> Compressor:
+        return self._compressor if group else self._lighter
 
     def _add_tail(self, content: bytes | memoryview, group: bytes) -> Data:
         key = hashlib.sha256(content).digest()
@@ -122,7 +138,7 @@ class DataWriter:
         fragment = self._open.get(group)
         if fragment is None or fragment.size + len(content) > self._block_size:
             if fragment is not None:
-                self._put(None, fragment.index, b"".join(fragment.parts))
+                self._put(None, fragment.index, b"".join(fragment.parts), self._packer(group))
             fragment = self._open[group] = _Fragment(len(self._fragments))
             self._fragments.append((0, 0))
         data = self._tails[key] = Data(fragment=fragment.index, offset=fragment.size)
@@ -138,7 +154,7 @@ class DataWriter:
             Where it is; complete once `finish` has returned.
         """
         self._flush_tails()
-        return self._add_blocks(len(content), io.BytesIO(content).read, lambda unit: 0)
+        return self._add_blocks(len(content), io.BytesIO(content).read, lambda unit: 0, self._lighter)
 
     @property
     def tails(self) -> Mapping[bytes, Data]:
@@ -146,12 +162,16 @@ class DataWriter:
         return self._tails
 
     def _flush_tails(self) -> None:
-        for fragment in self._open.values():
-            self._put(None, fragment.index, b"".join(fragment.parts))
+        for group, fragment in self._open.items():
+            self._put(None, fragment.index, b"".join(fragment.parts), self._packer(group))
         self._open.clear()
 
     def _add_blocks(
-        self, size: int, read: Callable[[int], bytes | memoryview], pass_hole: Callable[[int], int]
+        self,
+        size: int,
+        read: Callable[[int], bytes | memoryview],
+        pass_hole: Callable[[int], int],
+        compressor: Compressor,
     ) -> Data:
         count = -(-size // self._block_size)
         self._words += count
@@ -175,24 +195,34 @@ class DataWriter:
                 index += 1
                 continue
             if first:
-                twin = self._begun.setdefault((size, hash(bytes(block[:_SAMPLE]))), data)
+                # What may be another's twin is packed as that one is, whatever its name: else they would only be shared
+                # where the other is written already, which depends on how many threads there are.
+                twin, compressor = self._begun.setdefault((size, hash(bytes(block[:_SAMPLE]))), (data, compressor))
                 first, place = False, twin.start
             # What is not written yet has no size.
             word = (
                 0 if twin is None or twin is data else int.from_bytes(twin.words[4 * index : 4 * index + 4], "little")
             )
             if word:
-                self._put(data, index, block, (place, word))
+                self._out.flush()
+                self._put(data, index, block, compressor, (place, word))
                 place += word & ~tree.STORED_RAW
             else:
                 twin = None
-                self._put(data, index, block)
+                self._put(data, index, block, compressor)
             index += 1
         return data
 
-    def _put(self, data: Data | None, index: int, block: bytes | memoryview, known: _Place | None = None) -> None:
+    def _put(
+        self,
+        data: Data | None,
+        index: int,
+        block: bytes | memoryview,
+        compressor: Compressor,
+        known: _Place | None = None,
+    ) -> None:
         self._places.append((data, index))
-        self._batch.append((block, known))
+        self._batch.append((block, compressor, known))
         if len(self._batch) == self._batch_size:
             self._send()
 
@@ -202,11 +232,11 @@ class DataWriter:
         self._waiting.append((self._places, self._pool.submit(self._pack, self._batch)))
         self._places, self._batch = [], []
 
-    def _pack(self, batch: list[tuple[bytes | memoryview, _Place | None]]) -> list[tuple[Buffer, int, int]]:
+    def _pack(self, batch: list[tuple[bytes | memoryview, Compressor, _Place | None]]) -> list[tuple[Buffer, int, int]]:
         """Packed blocks, their size words, and a checksum that unequal ones rarely share."""
         done: list[tuple[Buffer, int, int]] = []
-        for block, known in batch:
-            packed = self._packed_already(block, known) or self._compressor.compress(block)
+        for block, compressor, known in batch:
+            packed = self._packed_already(block, known) or compressor.compress(block)
             if len(packed) < len(block):
                 # How a block ends follows from all of it: in zlib streams with a checksum of the content.
                 done.append((packed, len(packed), zlib.crc32(packed[-_SAMPLE:])))
@@ -221,7 +251,7 @@ class DataWriter:
         place, length = known
         packed = os.pread(self._file, length, place)
         try:
-            # Another thread may be about to write it just now.
+            # A file that was taken back may be written over just now.
             return packed if self._compressor.decompress(packed, len(block)) == block else None
         except ConvertError:
             return None
@@ -232,14 +262,13 @@ class DataWriter:
             if data is not self._file_data:
                 self._end_file()
             if data is None:
-                self._fragments[index] = (self._position, word)
+                self._fragments[index] = (self._out.position, word)
             else:
                 if self._file_data is None:
-                    self._file_data, self._file_sum, data.start = data, 0, self._position
+                    self._file_data, self._file_sum, data.start = data, 0, self._out.position
                 self._file_sum = zlib.crc32(checksum.to_bytes(4, "little"), self._file_sum)
                 data.words[4 * index : 4 * index + 4] = word.to_bytes(4, "little")  # type: ignore[index]
-            write_at(self._file, packed, self._position)
-            self._position += len(packed)
+            self._out.write(packed)
 
     def _end_file(self) -> None:
         """If the file that was written last is another's twin, take it back: what follows is written over it."""
@@ -250,10 +279,12 @@ class DataWriter:
         # Packed in the same way, so that the same content is the same stored bytes. Unequal files whose checksums agree
         # are made on purpose, and then not shared.
         if known is not data and known.words == data.words and self._stored_alike(known.start, data.start):
-            self._position, data.start = data.start, known.start
+            self._out.back_to(data.start)
+            data.start = known.start
 
     def _stored_alike(self, one: int, other: int) -> bool:
-        end = self._position
+        self._out.flush()
+        end = self._out.position
         while other < end:
             count = min(_CHUNK, end - other)
             if os.pread(self._file, count, one) != os.pread(self._file, count, other):
@@ -273,7 +304,8 @@ class DataWriter:
         while self._waiting:
             self._write_next()
         self._end_file()
-        return self._fragments, self._position
+        self._out.flush()
+        return self._fragments, self._out.position
 
     def __enter__(self) -> DataWriter:
         return self

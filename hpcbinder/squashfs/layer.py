@@ -11,14 +11,12 @@ from hpcbinder.process import usable_cores
 from hpcbinder.squashfs import compressors, emit, notes, tar
 from hpcbinder.squashfs.blocks import DataWriter
 from hpcbinder.squashfs.ingest import TreeBuilder
+from hpcbinder.squashfs.kinds import kind
 from hpcbinder.squashfs.memory import keep_freed, no_cycles
 from hpcbinder.squashfs.options import Options
 from hpcbinder.squashfs.output import WriteError, finish_image, replacing
 from hpcbinder.squashfs.stream import HashedStream
 from hpcbinder.squashfs.tree import File
-
-_GROUPS = frozenset((b".pyc", b".py", b".pyi", b".js", b".json", b".map", b".so", b".h", b".png", b".svg", b".txt"))
-"""Suffixes of short files that there are many of."""
 
 
 def write_layer(stream: BinaryIO, out: Path, options: Options, *, jobs: int | None = None) -> str:
@@ -50,13 +48,15 @@ def write_layer(stream: BinaryIO, out: Path, options: Options, *, jobs: int | No
 
 
 def _write(members: tar.TarReader, file: int, options: Options, jobs: int) -> None:
-    compressor = compressors.by_name(options.compressor, options.effective_level)
+    level, other = options.levels
+    compressor = compressors.by_name(options.compressor, level)
+    lighter = compressors.by_name(options.compressor, other)
     builder = TreeBuilder()
     start = emit.begin(file, 0, compressor)
-    with DataWriter(file, start, options.block_size, compressor, jobs) as writer:
+    with DataWriter(file, start, options.block_size, compressor, jobs, lighter) as writer:
         for member in members:
             try:
-                builder.add(member, writer.add(member.size, members.view, members.pass_hole, _group(member.name)))
+                builder.add(member, writer.add(member.size, members.view, members.pass_hole, kind(member.name)))
             except WriteError:
                 raise
             except ConvertError as error:
@@ -68,12 +68,6 @@ def _write(members: tar.TarReader, file: int, options: Options, jobs: int) -> No
     metadata, block = emit.assemble(builder.root, fragments, compressor, options.block_size, end)
     # A file that turned out to be another's twin may have been written and taken back behind this end.
     os.ftruncate(file, finish_image(file, 0, metadata, block))
-
-
-def _group(name: bytes) -> bytes:
-    """Short files of one kind pack better together, and are read together: who imports a package reads its bytecode."""
-    suffix = name[name.rfind(b".") :]
-    return suffix if suffix in _GROUPS else b""
 
 
 def _note(builder: TreeBuilder, writer: DataWriter, name: bytes, content: bytes) -> None:

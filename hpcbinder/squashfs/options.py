@@ -10,6 +10,13 @@ LEVELS = {"gzip": (1, 12, 6), "zstd": (1, 22, 3), "xz": (0, 9, 6), "lz4": (1, 12
 """Compressor -> lowest, highest, default level. gzip is what every kernel reads (RHEL 8 has no zstd, RHEL 8 and 9 no
 lz4); libdeflate's level 6 costs a twelfth of the CPU time of mksquashfs' default (zlib 9) for the same size."""
 
+_LIGHTER = {("gzip", 6): 5}
+"""Compressor and level -> the level for files of no common kind (`kinds`), where it is another one.
+
+With everything at 5 libdeflate takes 23 % less time, and images are 0.6 % larger, which is more than `apptainer build`
+makes of them. These files, programs and libraries most of them, give a third of that time for a quarter of that size.
+"""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -54,3 +61,15 @@ class Options:
     def effective_level(self) -> int:
         """The level that is used."""
         return LEVELS[self.compressor][2] if self.level is None else self.level
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        """The level for files of the common kinds (see `kinds`) and for tables, and the one for all other files."""
+        level = self.effective_level
+        return level, _LIGHTER.get((self.compressor, level), level)
+
+    @property
+    def key(self) -> str:
+        """All parameters in a word of letters, digits and dashes, for the name of what was written with them."""
+        level, other = self.levels
+        return f"{self.compressor}{level}{f'-{other}' if other != level else ''}-{self.block_size}"

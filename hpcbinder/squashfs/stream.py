@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-_CHUNK = 1 << 20
-_AHEAD = 8
-"""Chunks that have been read and not yet taken, and as many that are not hashed yet."""
+_CHUNK = 2 << 20
+"""Bytes that are handed from thread to thread at once: each time costs both some work."""
+_AHEAD = 2
+"""Chunks that have been read and not yet taken, and as many that are not hashed yet. More of them do not make it faster
+and are more pages for the kernel to clear."""
 _PATIENCE = 5.0
 """Seconds that a reader which is stuck in its source is waited for when all has failed anyway."""
 

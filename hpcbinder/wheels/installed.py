@@ -14,7 +14,7 @@ from hpcbinder.wheels.layout import Placed, bytecode_path, lay_out, record_path
 from hpcbinder.wheels.target import Target
 from hpcbinder.wheels.tarring import PackageTar, padding
 
-FORM = "2"
+FORM = "3"
 """Part of a layer's name: count it up when what a wheel becomes changes."""
 
 

@@ -217,9 +217,7 @@ class WheelStore:
     def _path(self, package: LockedPackage, digest: str, target: Target) -> Path:
         """Where a layer is to be."""
         place = [target.prefix, target.executable, target.interpreter, target.architecture, package.url, FORM]
-        options = self._options
-        parameters = f"{options.compressor}{options.effective_level}-{options.block_size}"
-        return self._folders[0] / "layers" / f"{digest}-{fingerprint(place)[:16]}-{parameters}.squashfs"
+        return self._folders[0] / "layers" / f"{digest}-{fingerprint(place)[:16]}-{self._options.key}.squashfs"
 
     def _make(
         self,

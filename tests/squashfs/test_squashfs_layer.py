@@ -20,6 +20,7 @@ from squashfs_support import MEMORY, Item, directory, in_image, make_tar, merged
 from hpcbinder.errors import ConvertError, UsageError
 from hpcbinder.squashfs import Image, Options, compressors, write_layer
 from hpcbinder.squashfs.archive import Archive
+from hpcbinder.squashfs.output import PieceWriter
 from hpcbinder.squashfs.tree import File
 
 EVERYTHING = {
@@ -97,6 +98,68 @@ def test_golden_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "merged.sqfs": "e05cd34c8141d22e941071d0c83dcba9144ff75f7fdf890c3a265374944cff17",
     }
     assert {name: hashlib.sha256((image.parent / name).read_bytes()).hexdigest() for name in golden} == golden
+
+
+def letters(size: int, seed: int) -> bytes:
+    """What each level packs in its own way."""
+    return bytes(random.Random(seed).choices(b"abcd", k=size))
+
+
+def test_files_of_no_common_kind_are_packed_at_a_lower_level(tmp_path: Path) -> None:
+    deflate = pytest.importorskip("deflate")
+    contents = {name: letters(100_000 + 50_000 * (n % 2), n) for n, name in enumerate(("a.py", "b.py", "c", "d.so.6"))}
+    tar = make_tar({name: Item(content=content) for name, content in contents.items()})
+    for options, levels in ((Options(), (6, 5)), (Options("gzip", 6), (6, 5)), (Options("gzip", 9), (9, 9))):
+        assert options.levels == levels
+        image = squash(tar, tmp_path / "l", options).read_bytes()
+        for name, content in contents.items():
+            found = [level for level in range(1, 10) if deflate.zlib_compress(content[:131_072], level) in image]
+            assert found == [levels[not name.endswith(".py")]], (options, name)
+
+
+def test_a_twin_is_packed_as_the_first_one_is_whatever_its_name(tmp_path: Path) -> None:
+    twin = Item(content=letters(400_000, 1))
+    # With one thread the first one is written when the second one comes, with many it is not.
+    between = {f"{n}.gz": Item(content=random.Random(n).randbytes(1_000_000)) for n in range(8)}
+    tar = make_tar({"x.py": twin, **between, "x": twin})
+    images = set()
+    for jobs in (1, 32):
+        write_layer(io.BytesIO(tar), tmp_path / "l", Options(), jobs=jobs)
+        images.add((tmp_path / "l").read_bytes())
+    with Archive(tmp_path / "l") as archive:
+        entries = archive.load().entries
+        one, other = entries[b"x.py"], entries[b"x"]
+        assert isinstance(one, File) and isinstance(other, File)
+        assert one.data.start == other.data.start and archive.content(other) == twin.content
+    assert len(images) == 1
+
+
+def test_options_that_give_other_bytes_have_another_key() -> None:
+    keys = ["gzip6-5-131072", "gzip9-131072", "zstd3-131072", "gzip6-5-4096"]
+    assert [Options(*each).key for each in ((), ("gzip", 9), ("zstd",), ("gzip", 6, 4096))] == keys
+
+
+@given(st.lists(st.tuples(st.integers(0, 700_000), st.booleans(), st.booleans()), max_size=12))
+@settings(max_examples=50)
+def test_what_is_taken_back_is_written_over(steps: list[tuple[int, bool, bool]]) -> None:
+    expected = b"head"
+    with tempfile.TemporaryFile(dir=MEMORY) as file:
+        file.write(expected)
+        file.flush()
+        out = PieceWriter(file.fileno(), 4)
+        for number, (size, flush, back) in enumerate(steps):
+            data = bytes([number + 1]) * size
+            out.write(data)
+            if flush:
+                out.flush()
+            if back:
+                out.back_to(out.position - size)
+            else:
+                expected += data
+            assert out.position == len(expected)
+        out.flush()
+        file.seek(0)
+        assert file.read(len(expected)) == expected
 
 
 def test_short_files_of_a_kind_share_blocks(tmp_path: Path) -> None:
