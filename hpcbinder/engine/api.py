@@ -54,6 +54,13 @@ class Engine(Protocol):
     def name(self) -> str:
         """`docker`, …"""
 
+    def check_offline(self) -> None:
+        """Make sure that it can build without a network.
+
+        Raises:
+            BuildError: It cannot here.
+        """
+
     def image(self, ref: str, *, scratch: Path | None = None) -> EngineImage | None:
         """The image with this tag or id, None if the engine has none.
 
@@ -89,7 +96,8 @@ class Engine(Protocol):
             scratch: As for `image`.
             titles: Folder in the context that a RUN line mounts -> what to call that step in the log and in errors.
             foreign: What to build instead of the context's own `Dockerfile`.
-            network: Whether steps have the engine's network, or none.
+            network: Whether steps have the engine's network, or none but `lo`. Without one nothing is taken from a
+                cache: who asks for that knows better than an engine what the result depends on.
 
         Raises:
             BuildError: A step failed (its title, the end of its output), or the engine did.

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hpcbinder import process
+from hpcbinder.catalog import remove_tree
 from hpcbinder.engine.api import Foreign
 from hpcbinder.engine.pinned import Pinned, has_mounts, pin
 from hpcbinder.engine.secrets import passwords
@@ -67,11 +69,30 @@ files and caches; then the command."""
 
 _ALONE = ("unshare", "--pid", "--ipc", "--mount", "--fork", "--kill-child", "--mount-proc", "--")
 """Namespaces (util-linux) in which a build sees, and can end, only its own processes."""
-_OFF = (*_ALONE[:1], "--net", *_ALONE[1:])
-"""And in which it has no network, whichever its isolation is."""
+_LOOPBACK = """\
+import fcntl, os, socket, struct, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+    name = struct.pack("16sH14x", b"lo", 0)
+    flags = struct.unpack("16sH14x", fcntl.ioctl(handle, 0x8913, name))[1]
+    fcntl.ioctl(handle, 0x8914, struct.pack("16sH14x", b"lo", flags | 1))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Sets `lo` up (netdevice(7): SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP): a build may speak to itself."""
+_OFF = (*_ALONE[:1], "--net", *_ALONE[1:], sys.executable, "-I", "-S", "-c", _LOOPBACK)
+"""And in which it has no network but `lo`, whichever its isolation is."""
 
 _ENV_LIMIT = 100_000
 """Bytes of a secret that can be handed over in a variable: the kernel's limit (MAX_ARG_STRLEN) is 128 KiB."""
+
+
+@contextmanager
+def _folder(prefix: str, place: Path | None) -> Iterator[Path]:
+    """A temporary folder, removed however deep it became."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
 
 
 @dataclass(frozen=True)
@@ -260,24 +281,15 @@ class ContainersEngine(ABC):
     ) -> ContainersImage:
         """See `Engine.build`."""
         output = StepLog(log or (lambda line: None), titles or {}, passwords(secrets or {}))
-        with tempfile.TemporaryDirectory(prefix=f"hpcbinder-{self.name}-", dir=scratch) as name, self._working() as tmp:
-            folder = Path(name)
+        with _folder(f"hpcbinder-{self.name}-", scratch) as folder, self._working() as tmp:
             context = folder / "context"
             context.mkdir()
             unpack(write_context, context)
             argv = self._build_command(context, folder, _checked(tag), target, foreign, network)
             given, variables = _secrets(secrets or {}, folder)
             # Without a user namespace of its own the storage is root's, and so is everything below.
-            command = [
-                *self._inside(),
-                *(_ALONE if network else _OFF),
-                "/bin/sh",
-                "-c",
-                _ENTER,
-                "hpcbinder-build",
-                str(tmp),
-                *argv,
-            ]
+            alone = _ALONE if network else _OFF
+            command = [*self._inside(), *alone, "/bin/sh", "-c", _ENTER, "hpcbinder-build", str(tmp), *argv]
             command[-1:-1] = given
             digest = self._run_build(command, {**self._env(), **variables}, output, folder / "image-id")
         image = self.image(digest, scratch=scratch)
@@ -325,10 +337,11 @@ class ContainersEngine(ABC):
             isolation = "chroot" if self._rootless and self._network == "host" else "oci"
         # Without --layers all steps of a stage would be one.
         argv = [self.name, "build", "--layers", f"--isolation={isolation}"]
-        argv += [] if pinned.cacheable else ["--no-cache"]
+        # Who asks for no network keeps what comes of it, under all that it depends on: buildah looks at less.
+        argv += [] if pinned.cacheable and network else ["--no-cache"]
         argv += ["--cap-drop=CAP_SYS_CHROOT"] if isolation == "chroot" else []
-        if isolation != "chroot" and (self._network == "host" or not network):
-            argv += [f"--network={'host' if network else 'none'}"]
+        # Without a network the host's is that of our own namespace.
+        argv += ["--network=host"] if isolation != "chroot" and (self._network == "host" or not network) else []
         if foreign is not None:
             argv += [f"--build-arg={name}={value}" for name, value in sorted(foreign.arguments.items())]
         argv += ["--pull=never", "--http-proxy=false", "--identity-label=false", f"--tag={tag}"]
@@ -410,9 +423,13 @@ class ContainersEngine(ABC):
             raise BuildError(f"{self.name} {match[1]}.{match[2]} is too old", hint=f"{oldest} or newer is needed")
         return f"{match[1]}.{match[2]}{match[3] or ''}"
 
-    def _check_namespace(self) -> None:
+    def check_offline(self) -> None:
+        """See `Engine.check_offline`."""
+        self._check_namespace(_OFF)
+
+    def _check_namespace(self, alone: Sequence[str] = _ALONE) -> None:
         """Enter the namespaces that a build runs in."""
-        script = [*_ALONE, "/bin/sh", "-c", _ENTER, "hpcbinder-check", "/", "cat", "/proc/self/uid_map"]
+        script = [*alone, "/bin/sh", "-c", _ENTER, "hpcbinder-check", "/", "cat", "/proc/self/uid_map"]
         reading, writing = os.pipe()
         try:
             done = self._execute([*self._inside(), *script], stdin=reading)

@@ -110,6 +110,9 @@ class DockerEngine:
             )
         self._builder()
 
+    def check_offline(self) -> None:
+        """See `Engine.check_offline`: it always can."""
+
     @property
     def rootful(self) -> bool:
         """Whether the daemon runs build steps as the machine's root."""

@@ -86,6 +86,7 @@ class DockerCli:
             id_file = config / "image-id"
             argv = [self.program, "build", "--progress=plain", f"--network={network}", f"--tag={tag}"]
             argv += [f"--target={target}"] if target else []
+            argv += ["--no-cache"] if network == "none" else []
             argv += [f"--iidfile={id_file}"]
             if foreign is not None:
                 argv += [f"--file={foreign.path}"]

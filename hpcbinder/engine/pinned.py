@@ -258,7 +258,7 @@ def _within(path: str, folder: str) -> bool:
 def _digest(path: Path) -> str:
     """Identity of a file or folder: names, modes, contents; no times."""
     digest = hashlib.sha256()
-    for item in (path, *sorted(path.rglob("*"))) if path.is_dir() else (path,):
+    for item in _walked(path):
         if not os.path.lexists(item):
             continue
         mode = item.lstat().st_mode
@@ -272,3 +272,13 @@ def _digest(path: Path) -> str:
                     inner.update(block)
             digest.update(inner.digest())
     return digest.hexdigest()[:_DIGITS]
+
+
+def _walked(path: Path) -> Iterator[Path]:
+    """A path and all below it, in a fixed order, however deep."""
+    left = [path]
+    while left:
+        item = left.pop()
+        yield item
+        if item.is_dir() and not item.is_symlink():
+            left += sorted(item.iterdir(), reverse=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcbinder.catalog import dump, make_folder, mark_used, parse, write_atomic
+from hpcbinder.catalog import dump, make_folder, mark_used, parse, remove_tree, write_atomic
 from hpcbinder.contract import STEP_DIR
 from hpcbinder.errors import BuildError, CatalogError, DetectError, FetchError, HpcbinderError
 from hpcbinder.model import Lock, Wanted, fingerprint
@@ -277,7 +277,7 @@ class WheelBuilder:
             hint = "; ".join(filter(None, (error.hint, network)))
             raise BuildError(error.message, where=error.where, hint=hint) from None
         finally:
-            shutil.rmtree(room, ignore_errors=True)
+            remove_tree(room)
 
     def _take(self, key: str, source: Source, target: Target, out: Path, wanted: Sequence[str]) -> BuiltWheel:
         """What a build left, which is hostile: links, names, sizes."""
@@ -309,6 +309,8 @@ class WheelBuilder:
 
 _SCRIPT = f"""\
 umask 022
+# 8 GiB a file, in blocks of 512 bytes: what was never written takes room where it is copied.
+ulimit -f {_LARGEST >> 9} || :
 cd {STEP_DIR}/work
 mkdir -p .home .tmp {STEP_DIR}/out
 export HOME=$PWD/.home TMPDIR=$PWD/.tmp LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0

@@ -16,12 +16,13 @@ import pytest
 import zstandard
 from condamaker import PLACEHOLDER, PYTHON, Channel, Link, Made, Said, package, serving
 
+from hpcbinder.builders.assembling import Workshops
 from hpcbinder.builders.assembling.conda import CondaEnvironments
 from hpcbinder.conda import CondaStore
-from hpcbinder.config import SiteConfig
+from hpcbinder.config import SiteConfig, load
 from hpcbinder.convert import LayerCache
 from hpcbinder.errors import BuildError
-from hpcbinder.model import Assembly, Lock, LockedPackage, Stage, Step
+from hpcbinder.model import Assembly, BaseRef, Lock, LockedPackage, Stage, Step
 from hpcbinder.plan import conda_list
 from hpcbinder.progress import Silent
 from hpcbinder.squashfs import Options
@@ -201,9 +202,7 @@ def test_a_python_of_a_channel_that_is_not_the_sites_is_not_started_here(tmp_pat
         store,
         channels=["https://channels.example/own"],
         cache=LayerCache(tmp_path / "layers", Options()),
-        workshop=never,
-        engine=None,
-        base_of=lambda plan: never(),
+        workshops=Never(load({}), Silent()),
         options=Options(),
         scratch=tmp_path,
         reporter=Silent(),
@@ -218,5 +217,6 @@ def test_a_python_of_a_channel_that_is_not_the_sites_is_not_started_here(tmp_pat
         environments.interpreter(plan, [], target)()  # type: ignore[arg-type]
 
 
-def never() -> NoReturn:
-    raise AssertionError("nothing is run")
+class Never(Workshops):
+    def any(self, base: BaseRef, what: str) -> NoReturn:
+        raise AssertionError("nothing is run")

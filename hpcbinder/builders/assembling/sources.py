@@ -156,11 +156,10 @@ class SourcePackages:
         try:
             room.mkdir()
             make_folder(self._folder)
-            installing = _Installing(self, number, plan, checkout, target, system, below, interpreter, room)
             try:
-                return installing.done()
+                return _Installing(self, number, plan, checkout, target, system, below, interpreter, room).done()
             except BuildError as error:
-                if not installing.by_engine or isinstance(error, Unbuildable):
+                if isinstance(error, Unbuildable) or not self._workshop(number, plan).is_engine:
                     raise
                 # Which has a network for whole steps, and what a build has always had there.
                 raise Unbuildable(error.message, where=error.where, hint=error.hint) from None
@@ -177,13 +176,13 @@ class SourcePackages:
         finally:
             remove_tree(room)
 
+    def _workshop(self, number: int, plan: Plan) -> Workshop:
+        """What runs builds of a step; RunError if nothing does."""
+        return self._workshops.any(plan.base, f"{', '.join(_named(plan, number)[:5])} has to be built")
+
 
 class _Installing:
-    """One step, while it is done.
-
-    Attributes:
-        by_engine: An engine runs its builds.
-    """
+    """One step, while it is done."""
 
     def __init__(
         self,
@@ -221,7 +220,6 @@ class _Installing:
             as_of=self._as_of,
         )
         self._environment = marker_environment(target.python, target.architecture)
-        self.by_engine = False
 
     def done(self) -> Installed:
         assembly = self._step.assembly
@@ -238,12 +236,6 @@ class _Installing:
             self._take(line, state)
         lock = self._follow(state) if state.index or state.sources else None
         return self._result(state, lock)
-
-    def _workshop(self) -> Workshop:
-        what = f"{', '.join(_named(self._plan, self._number)[:5])} has to be built"
-        found = self._packages._workshops.any(self._plan.base, what)
-        self.by_engine = found.is_engine
-        return found
 
     def _alone(self, line: str, state: _State) -> None:
         """A line of which nothing else follows."""
@@ -362,9 +354,10 @@ class _Installing:
             packages, target, plan = self._packages, self._target, self._plan
             if plan.python.origin != "debian":
                 raise Unbuildable(f"packages are not built for a Python from elsewhere ({plan.python.origin})")
-            environment = self._room / "environment.layer"
+            unnamed = self._room / "environment.layer"
             entries = venv(BUILD_PREFIX, plan.python.executable, target.python)
-            identity = write_layer(io.BytesIO(layer_tar(entries)), environment, packages._options)
+            identity = write_layer(io.BytesIO(layer_tar(entries)), unnamed, packages._options)
+            environment = unnamed.rename(self._room / f"{identity.removeprefix('sha256:')}-environment.squashfs")
             self._place_ = Place(
                 [*(layer.path for layer in self._system), environment],
                 [*(layer.identity for layer in self._system), identity],
@@ -372,7 +365,7 @@ class _Installing:
                 plan.base.suite,
                 {name: value for name, value in self._step.env.items() if not name.startswith("UV_")},
                 self._interpreter,
-                self._workshop,
+                lambda: packages._workshop(self._number, plan),
                 self._as_of,
             )
         return self._place_

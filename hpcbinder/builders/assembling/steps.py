@@ -18,6 +18,8 @@ from hpcbinder.image import OciImage
 from hpcbinder.model import Checkout, ImageConfig, Plan, fingerprint
 from hpcbinder.plan import write_step
 
+_DAMAGED = (tarfile.TarError, ValueError, OverflowError)
+"""What Python's tarfile raises of headers that nobody writes by accident."""
 _FORM = 1
 """Counted up when what a step finds, or what is taken over of what it made, becomes another."""
 
@@ -125,15 +127,22 @@ def without(tar: Path, folder: str, out: BinaryIO) -> None:
     """
     path = folder.strip("/")
     parent, _, name = path.rpartition("/")
-    _copied(tar, out, lambda each: not f"{each}/".startswith(f"{path}/") and each != f"{parent}/.wh.{name}")
+
+    def wanted(each: str) -> bool:
+        if f"{path}/".startswith(f"{each}/"):
+            return False  # the folder, and those above it: of the time when it was mounted
+        return not each.startswith(f"{path}/") and each != f"{parent}/.wh.{name}"
+
+    _copied(tar, out, wanted)
 
 
-def only_below(tar: Path, folder: str, to: Path) -> None:
+def only_below(tar: Path, folder: str, to: Path, largest: int = 8 << 30) -> None:
     """Put the plain files that a layer's tar has directly in a folder into one here; whoever made them is a stranger.
 
     Args:
         folder: Absolute path.
         to: Empty folder.
+        largest: Bytes that a file may have.
 
     Raises:
         BuildError: The tar is damaged, or a file cannot be written.
@@ -144,12 +153,14 @@ def only_below(tar: Path, folder: str, to: Path) -> None:
             for member in source:
                 parent, _, name = member.name.removeprefix("./").lstrip("/").rpartition("/")
                 if member.isreg() and parent == path and name not in ("", ".", ".."):
+                    if member.size > largest:
+                        raise BuildError(f"what a step made has more than {largest >> 30} GiB", where=name)
                     file = source.extractfile(member)
                     assert file is not None
                     with (to / name).open("xb") as out:
                         shutil.copyfileobj(file, out, 1 << 20)
                 cast(Any, source).members.clear()  # which would only grow
-    except tarfile.TarError as error:
+    except _DAMAGED as error:
         raise BuildError("what a step made is no tar, or a damaged one", where=str(tar)) from error
     except OSError as error:
         raise BuildError(f"what a step made cannot be kept: {error.strerror}", where=str(to)) from error
@@ -167,5 +178,5 @@ def _copied(tar: Path, out: BinaryIO, wanted: Callable[[str], bool]) -> None:
                 if wanted(member.name.removeprefix("./").lstrip("/")):
                     target.addfile(member, source.extractfile(member) if member.isreg() else None)
                 cast(Any, source).members.clear()  # which would only grow
-    except tarfile.TarError as error:
+    except _DAMAGED as error:
         raise BuildError("what a step made is no tar, or a damaged one", where=str(tar)) from error

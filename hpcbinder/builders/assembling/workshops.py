@@ -27,7 +27,7 @@ class Workshops:
         self._reporter = reporter
         self._engine = engine
         self._apptainer: Workshop | RunError | None = None
-        self._engines: dict[BaseRef, Workshop] = {}
+        self._engines: dict[BaseRef, Workshop | RunError] = {}
 
     def any(self, base: BaseRef, what: str) -> Workshop:
         """One for steps on a base.
@@ -62,8 +62,11 @@ class Workshops:
         return self._apptainer
 
     def _by_engine(self, base: BaseRef, what: str, lacking: RunError) -> Workshop:
-        if base in self._engines:
-            return self._engines[base]
+        known = self._engines.get(base)
+        if isinstance(known, RunError):
+            raise known
+        if known is not None:
+            return known
         if self._engine is None:
             hint = "; ".join(filter(None, (lacking.hint, "--engine auto takes an engine for that (docs/engines.md)")))
             raise RunError(lacking.message, where=lacking.where, hint=hint)
@@ -71,7 +74,9 @@ class Workshops:
             found = self._engine(base)
         except BuildError as error:
             hint = "; ".join(filter(None, (lacking.hint, error.hint)))
-            raise RunError(f"{lacking.message}; {error.message}", where=error.where, hint=hint) from None
+            refused = RunError(f"{lacking.message}; {error.message}", where=error.where, hint=hint)
+            self._engines[base] = refused
+            raise refused from None
         self._reporter.phase("build", f"an engine is needed: {what}; {lacking.message}")
         self._engines[base] = found
         return found

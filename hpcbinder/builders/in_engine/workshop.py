@@ -53,8 +53,10 @@ def workshops_here(
     engine = pick or functools.partial(pick_engine, config.build.engine, config, reporter)
 
     def shop(base: BaseRef) -> EngineWorkshop:
+        found = engine()
+        found.check_offline()
         image = Bases(config, base.architecture, reporter).image(base, catalog.bases_dir)
-        return EngineWorkshop(engine(), image, known=catalog.blobs_dir, scratch=scratch, reporter=reporter)
+        return EngineWorkshop(found, image, known=catalog.blobs_dir, scratch=scratch, reporter=reporter)
 
     return Workshops(config, reporter, shop)
 
