@@ -20,7 +20,7 @@ RECEIVE = "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline(
 """What that Python is told in an argument. Of characters that no shell takes for its own within single quotes,
 whichever a person has."""
 
-_ALONG = "hpcbinder.runtime", ("hpcbinder.runtime.launch.space", "private.py")
+_ALONG = "hpcbinder.runtime", ("hpcbinder.runtime.launch", "private.py")
 """The module that they import, and the file that is one there: hpcbinder itself is not."""
 
 _IMPORTABLE = """

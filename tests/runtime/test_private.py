@@ -16,7 +16,7 @@ import pytest
 
 from hpcbinder.jupyterhub import filing, sent
 from hpcbinder.runtime import OpenToOthersError, held
-from hpcbinder.runtime.launch.space import private
+from hpcbinder.runtime.launch import private
 from hpcbinder.runtime.launch.space.place import root_of, without_caches
 from hpcbinder.runtime.launch.values import LaunchError
 

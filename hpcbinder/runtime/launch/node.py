@@ -50,7 +50,7 @@ def serve(folder: Path, prepare: Prepare) -> int:
         The last kernel's exit code.
     """
     commands, answers = _own_streams()
-    from .space import stays  # other kernels need not wait for it to be imported
+    from .state import stays  # other kernels need not wait for it to be imported
 
     temporary = tempfile.gettempdir()
     place = tempfile.mkdtemp(prefix="hpcbinder-kernel-", dir=temporary if stays(temporary) else "/tmp")

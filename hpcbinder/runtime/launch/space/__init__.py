@@ -17,22 +17,9 @@ and nothing that has a name is ever written to, but for files that a site's purg
 
 from __future__ import annotations
 
+from ..private import OpenToOthersError, held
 from .place import in_folder
 from .preparing import prepare
-from .private import OpenToOthersError, held
-from .state import make_state_folder, state_folder, stays
 from .wanted import Prepared, Space, lab_path, read_space
 
-__all__ = [
-    "OpenToOthersError",
-    "Prepared",
-    "Space",
-    "held",
-    "in_folder",
-    "lab_path",
-    "make_state_folder",
-    "prepare",
-    "read_space",
-    "state_folder",
-    "stays",
-]
+__all__ = ["OpenToOthersError", "Prepared", "Space", "held", "in_folder", "lab_path", "prepare", "read_space"]

@@ -10,10 +10,10 @@ import os
 import tempfile
 from collections.abc import Mapping
 
+from ..private import OpenToOthersError
+from ..state import make_state_folder, state_folder
 from ..values import LaunchError
 from .place import Place
-from .private import OpenToOthersError
-from .state import make_state_folder, state_folder
 
 
 def as_before(root: Place, environ: Mapping[str, str]) -> None:

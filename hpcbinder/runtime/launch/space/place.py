@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ..private import OpenToOthersError, held
 from ..values import LaunchError, under
-from .private import OpenToOthersError, held
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ from typing import Any
 from ..environment import allowed, for_nodes
 from ..network import address
 from ..pipes import pipes
-from ..space import OpenToOthersError, state_folder, stays
+from ..private import OpenToOthersError
+from ..state import state_folder, stays
 from ..values import Client, Helper, LaunchError
 from .jobs import WorkerJobs, controller, start_words
 from .kinds import asked_for, worker

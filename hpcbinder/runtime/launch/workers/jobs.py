@@ -22,7 +22,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..asked import OF_THE_JOB, job_options
-from ..space import OpenToOthersError, make_state_folder
+from ..private import OpenToOthersError
+from ..state import make_state_folder
 from ..values import Helper, LaunchError
 from .kinds import Worker
 

@@ -4,7 +4,7 @@ This file is also sent alone to a Python that runs as the person (`hpcbinder.jup
 standard library (3.9).
 """
 
-# Paths are text here, as in `preparing`.
+# Paths are text here, as in `space.preparing`.
 # ruff: noqa: PTH116, PTH118, PTH120, PTH123
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where the launcher keeps what lasts longer than a launch, and is read or run by its path later."""
 
-# Paths are text here, as in `preparing`.
+# Paths are text here, as in `space.preparing`.
 # ruff: noqa: PTH117, PTH118, PTH119, PTH120
 
 from __future__ import annotations
