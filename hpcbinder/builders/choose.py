@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,11 +134,7 @@ def assembled_image(entry: Entry, catalog: Catalog, config: Config, reporter: Re
 
 @dataclass(frozen=True)
 class _Assembling:
-    """One image that is assembled.
-
-    Attributes:
-        engines: The engine, once it was looked for.
-    """
+    """One image that is assembled."""
 
     plan: Plan
     checkout: Checkout
@@ -146,7 +143,6 @@ class _Assembling:
     config: Config
     options: Options
     reporter: Reporter
-    engines: list[Engine] = field(default_factory=list)
 
     def built(self) -> Built:
         """The image; what cannot be built apart after all is left to whoever runs whole steps."""
@@ -154,7 +150,7 @@ class _Assembling:
         from hpcbinder.builders.in_engine import workshops_here
 
         plan = self.plan
-        workshops = workshops_here(self.config, self.catalog, self.scratch, self.reporter, pick=self._picked)
+        workshops = workshops_here(self.config, self.catalog, self.scratch, self.reporter, pick=lambda: self._picked)
         while True:
             try:
                 return self._built(plan, workshops)
@@ -237,15 +233,14 @@ class _Assembling:
                 self.reporter.phase("build", f"an engine is needed: {why}")
         return self._engine(plan)
 
+    @cached_property
     def _picked(self) -> Engine:
         """The engine, looked for once.
 
         Raises:
             BuildError: There is none.
         """
-        if not self.engines:
-            self.engines.append(pick_engine(self.config.build.engine, self.config, self.reporter))
-        return self.engines[0]
+        return pick_engine(self.config.build.engine, self.config, self.reporter)
 
     def _engine(self, plan: Plan) -> EngineRunner:
         """The engine that runs steps of a plan.
@@ -256,7 +251,7 @@ class _Assembling:
         from hpcbinder.builders.in_engine import EngineRunner
 
         return EngineRunner(
-            self._picked(),
+            self._picked,
             plan,
             self.checkout,
             config=self.config,

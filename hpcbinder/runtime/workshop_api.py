@@ -37,7 +37,8 @@ class Workshop(Protocol):
         """Run a step's `run.sh` on layers.
 
         Args:
-            layers: Squashed layers, the lowest first, the base's at the beginning.
+            layers: Squashed layers, the lowest first, the base's at the beginning; all others in files named by what
+                they are made of.
             step_folder: What the step finds at `/run/hpcbinder/step`, read-only.
             env: Its variables, not secret. PATH belongs to them.
             network: Whether it has a network.

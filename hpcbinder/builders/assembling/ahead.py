@@ -45,7 +45,7 @@ def fetch_ahead(
     config: Config,
     options: Options,
     reporter: Reporter,
-    workshops: Workshops | None = None,
+    workshops: Workshops,
 ) -> None:
     """Have in the catalog's store what the assembler would fetch: the base, wheels, conda packages; Debian packages
     are installed already, if they were not before, for apt has to ask which they are.
@@ -53,7 +53,7 @@ def fetch_ahead(
     Args:
         scratch: Folder for unfinished files in the catalog.
         options: How layers are squashed.
-        workshops: Install Debian packages; None for what is here besides engines.
+        workshops: Install Debian packages.
 
     Raises:
         BuildError: The image cannot be made without a network, or the base or Debian packages cannot be had here.
@@ -86,7 +86,6 @@ def fetch_ahead(
         with ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch") as pool:
             for fetched in [pool.submit(store.fetched, package, scratch) for package in packages]:
                 fetched.result()
-    workshops = workshops or Workshops(config, reporter)
     if steps := [step for step in plan.steps if step.assembly is not None and step.assembly.system]:
         cache = LayerCache(catalog.layers_dir, options, below=catalog.layers_below)
         paths = cache.ensure(DockerArchive(base.archive), scratch, reporter)

@@ -23,19 +23,6 @@ class Layer:
         """The layer of a package, which is in a file named by what it was made of."""
         return cls(path, f"sha256:{hashlib.sha256(path.name.encode()).hexdigest()}")
 
-    @classmethod
-    def of_file(cls, path: Path) -> Layer:
-        """One that is named by its bytes.
-
-        Raises:
-            OSError: It cannot be read.
-        """
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-        return cls(path, f"sha256:{digest.hexdigest()}")
-
     @property
     def is_package(self) -> bool:
         """Whether it is a package's, one of many that an image has."""

@@ -36,13 +36,13 @@ def assembler(
     config: Config,
     options: Options,
     reporter: Reporter,
-    workshops: Workshops | None = None,
+    workshops: Workshops,
 ) -> Assembler:
     """One whose layers are kept in the catalog's store, and found in those of its sites too.
 
     Args:
         architecture: OCI name of what images are for.
-        workshops: Run what packages want to have run; None for what is here besides engines.
+        workshops: Run what packages want to have run.
         scratch: Folder for unfinished files in the catalog.
         options: How layers are squashed.
 
@@ -50,7 +50,6 @@ def assembler(
         CatalogError: The store cannot be written.
     """
     bases = Bases(config, architecture, reporter)
-    workshops = workshops or Workshops(config, reporter)
     return Assembler(
         bases,
         bases_dir=catalog.bases_dir,
@@ -91,20 +90,19 @@ def attainable(
     config: Config,
     options: Options,
     reporter: Reporter,
-    workshops: Workshops | None = None,
+    workshops: Workshops,
 ) -> Plan:
     """The plan as it can be assembled here: its Debian packages are data only where something installs them, or where
     they were installed before.
 
     Args:
-        workshops: See `assembler`.
+        workshops: Install them.
 
     Raises:
         BuildError: The base cannot be had.
     """
     if not any(step.assembly is not None and step.assembly.system for step in plan.steps):
         return plan
-    workshops = workshops or Workshops(config, reporter)
     packages = system_packages(catalog, scratch, config, options, reporter, workshops)
 
     def known(step: Step) -> bool:

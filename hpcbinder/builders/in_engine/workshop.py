@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import io
-import re
 import secrets
 import stat
 import tarfile
@@ -25,13 +24,11 @@ from hpcbinder.catalog import Catalog
 from hpcbinder.config import Config
 from hpcbinder.contract import EPOCH, STEP_DIR
 from hpcbinder.engine import Engine, ensure_tools_image, pick_engine
-from hpcbinder.errors import BuildError, ConvertError
+from hpcbinder.errors import BuildError
 from hpcbinder.image import DockerArchive
 from hpcbinder.model import BaseRef
 from hpcbinder.plan import aside
 from hpcbinder.progress import Reporter
-
-_KEPT = re.compile(r"[0-9a-f]{64}-")
 
 
 def workshops_here(
@@ -138,11 +135,8 @@ class EngineWorkshop:
         config = replace(self._base.config, env=dict(env))
         identities = self._base.config.diff_ids
         below = [Layer(path, identity) for path, identity in zip(layers, identities, strict=False)]
-        try:
-            below += [_layer(path) for path in layers[len(identities) :]]
-            image = self._layers.have(config, DockerArchive(self._base.archive), below)
-        except OSError as error:
-            raise ConvertError(f"a layer cannot be read: {error.strerror}", where=str(error.filename or "")) from error
+        below += map(Layer.of_package, layers[len(identities) :])
+        image = self._layers.have(config, DockerArchive(self._base.archive), below)
         folders = {"step": step_folder}
         mounts = {}
         for number, (source, target, _) in enumerate(binds):
@@ -167,11 +161,6 @@ class EngineWorkshop:
         finally:
             with suppress(BuildError):  # it is old one day (`hpcbinder.gc`)
                 self._engine.remove(tag)
-
-
-def _layer(path: Path) -> Layer:
-    """A squashed layer; what a store keeps is named by what it is."""
-    return Layer.of_package(path) if _KEPT.match(path.name) else Layer.of_file(path)
 
 
 def write_folders(dockerfile: str, folders: Mapping[str, Path], out: BinaryIO) -> None:
